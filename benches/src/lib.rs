@@ -1,0 +1,1 @@
+//! Benches: each states its question and its rival.

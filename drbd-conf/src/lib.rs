@@ -1,0 +1,1 @@
+//! drbd.conf: parse, resolve for one node, and expand into typed operations.

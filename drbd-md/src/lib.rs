@@ -1,0 +1,1 @@
+//! DRBD's on-disk metadata: read, create, apply the activity log.

@@ -1,0 +1,1 @@
+//! DRBD's generic netlink interface, typed: commands, state and events.

@@ -1,0 +1,1 @@
+//! Facts, plan, run, journal: checked and resumable failover of LXC on Btrfs on DRBD.

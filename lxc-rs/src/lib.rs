@@ -1,0 +1,1 @@
+//! liblxc, safe and typed.

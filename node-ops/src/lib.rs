@@ -1,0 +1,1 @@
+//! This host, without policy: mounts, holders, links and bridges, ARP, kernel modules.

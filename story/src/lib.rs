@@ -1,0 +1,1 @@
+//! The demo: plays the whole story on real nodes and judges it.

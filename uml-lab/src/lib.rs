@@ -1,0 +1,1 @@
+//! Real nodes on one machine: boots user-mode kernels, wires them, breaks them.
