@@ -1,1 +1,8 @@
-//! The demo: plays the whole story on real nodes and judges it.
+//! The demo: plays the whole story on real nodes, with real kernels, and judges it.
+//!
+//! `./demo` runs it. What the story needs besides the project's own crates and programs is here: a
+//! workload that acknowledges only what is durable, a client that keeps every acknowledgement, a
+//! recorder in the place of each program that must not be called, and the verdict.
+
+pub mod record;
+pub mod verdict;
