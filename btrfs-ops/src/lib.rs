@@ -1,1 +1,59 @@
 //! Btrfs subvolumes and snapshots by ioctl.
+//!
+//! ```no_run
+//! use btrfs_ops::{Access, DeleteOptions, Scope, Subvolume};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Subvolume::open("/srv/store1")?;
+//! let rootfs = Subvolume::create(&store, "rootfs")?;
+//! rootfs.snapshot(&store, "before-upgrade", Access::ReadOnly)?;
+//! for subvolume in btrfs_ops::list(&store, Scope::Below)?.subvolumes {
+//!     println!("{} {}", subvolume.info.id, subvolume.path.display());
+//! }
+//! btrfs_ops::delete(&store, "before-upgrade", &DeleteOptions::new().durable())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Verbs take descriptors, so that a path that changes under them cannot lead
+//! them elsewhere; `*_path` functions open the directory part of a path for
+//! callers that have one. Names are bytes and are checked before the kernel
+//! sees them. Which way is taken where the kernel offers a privileged and an
+//! unprivileged one is found by trying, and each function says what it needs.
+//!
+//! The traps that this crate deals with are described where they are dealt
+//! with: asynchronous deletion and mounted subvolumes at [`delete`], the
+//! received UUID at [`Subvolume::make_writable`], what a snapshot holds at
+//! [`Subvolume::snapshot`].
+//!
+//! # What it does not do
+//!
+//! It does not make file systems or mount them, and it starts no program.
+//! Send, receive, quotas, scrub, balance and the default subvolume are not here
+//! yet.
+
+mod delete;
+mod error;
+mod filesystem;
+mod list;
+mod mounts;
+mod search;
+mod subvolume;
+#[cfg(feature = "serde")]
+mod text;
+mod types;
+mod uapi;
+
+pub use delete::{DeleteOptions, Deleted, delete, delete_by_id, delete_path};
+pub use error::{Error, ErrorKind, MountedAt, Result};
+pub use filesystem::{
+    BlockGroupKind, Device, DeviceStats, FilesystemInfo, Profile, Space, SpaceGroup, device_stats,
+    devices, filesystem_info, label, set_label, space, sync, wait_cleaned,
+};
+#[doc(hidden)]
+pub use list::list_by_walking;
+pub use list::{Listed, Listing, Method, Scope, Unreachable, list};
+pub use subvolume::{Access, ReceivedUuid, Subvolume, SubvolumeInfo, info, is_subvolume};
+pub use types::{Bytes, Generation, SubvolId, Uuid};
+
+pub(crate) use filesystem::is_btrfs;

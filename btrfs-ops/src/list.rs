@@ -1,0 +1,548 @@
+//! All subvolumes of a file system, with paths.
+//!
+//! With `CAP_SYS_ADMIN` one sweep over the tree of tree roots finds them all,
+//! and a lookup for each directory that holds some gives the paths. Without it
+//! each subvolume is asked for its children and opened. Which way is taken is
+//! decided by trying the first: user ids say nothing inside a user namespace.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use crate::error::{Error, ErrorKind, Request, Result, id_target};
+use crate::search::{self, BackRef, Item, Key, RootItem};
+use crate::subvolume::{self, DIRECTORY, SubvolumeInfo, What, target, what_is};
+use crate::types::SubvolId;
+use crate::uapi::{self, RootRef, SearchKey};
+
+/// Which subvolumes to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Those nested, at any depth, in the given subvolume; paths are relative
+    /// to it. Works without privileges.
+    Below,
+    /// All of the file system; paths are relative to the top level, which need
+    /// not be mounted.
+    Filesystem,
+}
+
+/// How a listing was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Method {
+    /// By searching the tree of roots: complete.
+    TreeSearch,
+    /// By walking from subvolume to subvolume: what the caller may read.
+    Walk,
+}
+
+/// One subvolume of a [`Listing`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its path, as bytes, relative to where the [`Scope`] says.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text"))]
+    pub path: PathBuf,
+    /// Its state.
+    pub info: SubvolumeInfo,
+}
+
+/// A subvolume that exists but could not be listed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unreachable {
+    /// Its id.
+    pub id: SubvolId,
+    /// The subvolume it is nested in.
+    pub parent: SubvolId,
+    /// Its path, if that could be found.
+    pub path: Option<PathBuf>,
+    /// Why it is here.
+    pub error: Error,
+}
+
+/// The result of [`list`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Listing {
+    /// Sorted by id, which is the order of creation. The top level is not in it.
+    pub subvolumes: Vec<Listed>,
+    /// What could not be listed. What is nested in those is missing as well.
+    pub unreachable: Vec<Unreachable>,
+    /// Deleted and not cleaned yet; `None` if the method does not show it.
+    pub pending_deletion: Option<Vec<SubvolId>>,
+    /// How it was made.
+    pub method: Method,
+}
+
+/// Lists subvolumes. `fs` is the root directory of a subvolume for
+/// [`Scope::Below`], and anything on the file system for
+/// [`Scope::Filesystem`].
+///
+/// # Errors
+///
+/// [`ErrorKind::NotBtrfs`]; [`ErrorKind::NotSubvolume`] for [`Scope::Below`] on
+/// something else; [`ErrorKind::Permission`] for [`Scope::Filesystem`] without
+/// privileges, unless `fs` is the root directory of the top level. A subvolume
+/// that may not be read is not an error but in [`Listing::unreachable`].
+///
+/// # Privileges
+///
+/// `CAP_SYS_ADMIN` for the faster and complete way; without it, read and search
+/// permission on the way to each subvolume.
+///
+/// # Kernel support
+///
+/// Linux 3.16 with privileges, 5.6 without.
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = std::fs::File::open("/srv/store1")?;
+/// for subvolume in btrfs_ops::list(&store, btrfs_ops::Scope::Below)?.subvolumes {
+///     println!("{} {}", subvolume.info.id, subvolume.path.display());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[doc(
+    alias = "BTRFS_IOC_TREE_SEARCH_V2",
+    alias = "BTRFS_IOC_GET_SUBVOL_ROOTREF"
+)]
+pub fn list(fs: impl AsFd, scope: Scope) -> Result<Listing> {
+    let fs = fs.as_fd();
+    if scope == Scope::Below {
+        require_root(fs)?;
+    }
+    match sweep(fs) {
+        Ok(roots) => {
+            let top = match scope {
+                Scope::Below => subvolume::containing(fs)?,
+                Scope::Filesystem => SubvolId::TOP_LEVEL,
+            };
+            resolve(fs, roots, top)
+        }
+        Err(error) if error.kind() == ErrorKind::Permission => match scope {
+            Scope::Below => walk(fs),
+            Scope::Filesystem
+                if what_is(fs) == Ok(What::Subvolume)
+                    && subvolume::containing(fs)? == SubvolId::TOP_LEVEL =>
+            {
+                walk(fs)
+            }
+            Scope::Filesystem => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// The unprivileged way, for comparison and for tests as root.
+#[doc(hidden)]
+pub fn list_by_walking(fs: impl AsFd) -> Result<Listing> {
+    require_root(fs.as_fd())?;
+    walk(fs.as_fd())
+}
+
+fn require_root(fs: BorrowedFd<'_>) -> Result<()> {
+    let op = Request::List.op();
+    let (kind, text) = match what_is(fs).map_err(|errno| Error::os(op, target(fs), errno))? {
+        What::Subvolume => return Ok(()),
+        What::Inside => (
+            ErrorKind::NotSubvolume,
+            "not the root directory of a subvolume",
+        ),
+        What::OtherFileSystem => (ErrorKind::NotBtrfs, "not on a Btrfs file system"),
+    };
+    Err(Error::message(kind, op, target(fs), text))
+}
+
+// ---- by tree search -------------------------------------------------------
+
+/// What the tree of roots says about one subvolume.
+#[derive(Default)]
+struct Root {
+    item: Option<RootItem>,
+    at: Option<BackRef>,
+}
+
+#[derive(Default)]
+struct Roots {
+    roots: BTreeMap<SubvolId, Root>,
+    pending: Vec<SubvolId>,
+}
+
+/// Calls `each` for the items of the tree of roots from `key` to the last of
+/// `max_objectid`, of any type.
+fn search_roots(
+    fs: BorrowedFd<'_>,
+    mut key: Key,
+    max: Key,
+    each: &mut dyn FnMut(Item<'_>) -> Option<()>,
+) -> Result<()> {
+    let request = Request::List;
+    let malformed = || {
+        let text = "an item of the tree of roots is not what it should be";
+        Error::message(ErrorKind::Malformed, request.op(), target(fs), text)
+    };
+    let mut buffer = Vec::new();
+    loop {
+        let mut search = SearchKey {
+            tree_id: uapi::ROOT_TREE_OBJECTID,
+            max_objectid: max.objectid,
+            max_type: max.kind,
+            max_offset: max.offset,
+            max_transid: u64::MAX,
+            nr_items: u32::MAX,
+            ..SearchKey::default()
+        };
+        key.start(&mut search);
+        uapi::tree_search(fs, &mut search, &mut buffer)
+            .map_err(|errno| Error::ioctl(request, target(fs), fs, errno))?;
+        if search.nr_items == 0 {
+            return Ok(());
+        }
+        let mut last = key;
+        for item in search::items(uapi::search_items(&buffer), search.nr_items) {
+            let item = item.ok_or_else(malformed)?;
+            last = item.key;
+            each(item).ok_or_else(malformed)?;
+        }
+        match last.next() {
+            Some(next) if next <= max => key = next,
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
+    let mut found = Roots::default();
+    let first = Key {
+        objectid: uapi::FIRST_FREE_OBJECTID,
+        kind: uapi::ROOT_ITEM_KEY,
+        offset: 0,
+    };
+    let last = Key {
+        objectid: uapi::LAST_FREE_OBJECTID,
+        kind: uapi::ROOT_BACKREF_KEY,
+        offset: u64::MAX,
+    };
+    // Bounds compare as tuples, so items of other types come along: the inodes
+    // of the old free space cache, and forward references.
+    search_roots(fs, first, last, &mut |item| {
+        let id = SubvolId::from_kernel(item.key.objectid);
+        match item.key.kind {
+            uapi::ROOT_ITEM_KEY => {
+                found.roots.entry(id).or_default().item = Some(search::root_item(item.data)?);
+            }
+            uapi::ROOT_BACKREF_KEY => {
+                found.roots.entry(id).or_default().at =
+                    Some(search::back_ref(item.key, item.data)?);
+            }
+            _ => {}
+        }
+        Some(())
+    })?;
+    let orphan = |offset| Key {
+        objectid: uapi::ORPHAN_OBJECTID,
+        kind: uapi::ORPHAN_ITEM_KEY,
+        offset,
+    };
+    search_roots(fs, orphan(0), orphan(u64::MAX), &mut |item| {
+        found.pending.push(SubvolId::from_kernel(item.key.offset));
+        Some(())
+    })?;
+    Ok(found)
+}
+
+/// Paths of directories inside trees, each asked for once.
+#[derive(Default)]
+struct Directories {
+    known: HashMap<(SubvolId, u64), Result<PathBuf, Errno>>,
+}
+
+impl Directories {
+    fn path(&mut self, fs: BorrowedFd<'_>, tree: SubvolId, dir: u64) -> Result<&Path, Errno> {
+        if dir == uapi::FIRST_FREE_OBJECTID {
+            return Ok(Path::new(""));
+        }
+        self.known
+            .entry((tree, dir))
+            .or_insert_with(|| {
+                let bytes = uapi::ino_lookup(fs, tree.get(), dir)?;
+                // Ends in a slash, which `Path::join` does not need.
+                Ok(PathBuf::from(OsString::from_vec(bytes)))
+            })
+            .as_deref()
+            .map_err(|errno| *errno)
+    }
+}
+
+/// Gives every subvolume below `top` its path.
+fn resolve(fs: BorrowedFd<'_>, found: Roots, top: SubvolId) -> Result<Listing> {
+    let mut directories = Directories::default();
+    let mut children: HashMap<SubvolId, Vec<SubvolId>> = HashMap::new();
+    let mut roots = found.roots;
+    roots.retain(|_, root| root.at.is_some() && root.item.as_ref().is_some_and(|i| i.refs > 0));
+    for (&id, root) in &roots {
+        if let Some(at) = &root.at {
+            children.entry(at.parent).or_default().push(id);
+        }
+    }
+    let mut subvolumes = Vec::new();
+    let mut unreachable = Vec::new();
+    // From the top down: a parent's path is known before it is needed, and a
+    // loop in a broken tree is not reached at all.
+    let mut open = vec![(top, PathBuf::new())];
+    while let Some((parent, prefix)) = open.pop() {
+        for id in children.remove(&parent).unwrap_or_default() {
+            let Some(Root {
+                item: Some(item),
+                at: Some(at),
+            }) = roots.remove(&id)
+            else {
+                continue;
+            };
+            match directories.path(fs, parent, at.dir_id) {
+                Ok(directory) => {
+                    let path = prefix.join(directory).join(&at.name);
+                    open.push((id, path.clone()));
+                    let info = SubvolumeInfo::from_items(id, &item, at);
+                    subvolumes.push(Listed { path, info });
+                }
+                // Deleted since the sweep.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => {
+                    let shown = format!("{} of {}", id_target(id), target(fs));
+                    let error = Error::ioctl(Request::List, shown, fs, errno);
+                    unreachable.push(Unreachable {
+                        id,
+                        parent,
+                        path: None,
+                        error,
+                    });
+                }
+            }
+        }
+    }
+    subvolumes.sort_unstable_by_key(|listed| listed.info.id);
+    Ok(Listing {
+        subvolumes,
+        unreachable,
+        pending_deletion: Some(found.pending),
+        method: Method::TreeSearch,
+    })
+}
+
+/// The items of one subvolume.
+fn search_one(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Root> {
+    let key = |kind, offset| Key {
+        objectid: id.get(),
+        kind,
+        offset,
+    };
+    let mut root = Root::default();
+    let (first, last) = (
+        key(uapi::ROOT_ITEM_KEY, 0),
+        key(uapi::ROOT_BACKREF_KEY, u64::MAX),
+    );
+    search_roots(fs, first, last, &mut |item| {
+        match item.key.kind {
+            uapi::ROOT_ITEM_KEY => root.item = Some(search::root_item(item.data)?),
+            uapi::ROOT_BACKREF_KEY => root.at = Some(search::back_ref(item.key, item.data)?),
+            _ => {}
+        }
+        Some(())
+    })?;
+    Ok(root)
+}
+
+/// Whether a subvolume is live (true), deleted and not cleaned yet (false), or
+/// gone (`None`). Needs `CAP_SYS_ADMIN`.
+pub(crate) fn is_live_or_pending(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<bool>> {
+    Ok(search_one(fs, id)?.item.map(|item| item.refs > 0))
+}
+
+/// The path of a subvolume below the top level; `None` if there is none of this
+/// id. Needs `CAP_SYS_ADMIN`.
+pub(crate) fn path_of_id(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<PathBuf>> {
+    let wrap = |errno| {
+        Error::ioctl(
+            Request::List,
+            format!("{} of {}", id_target(id), target(fs)),
+            fs,
+            errno,
+        )
+    };
+    let mut names = Vec::new();
+    let mut at = id;
+    while at != SubvolId::TOP_LEVEL {
+        let Some(link) = search_one(fs, at)?.at else {
+            return Ok(None);
+        };
+        let directory = match Directories::default().path(fs, link.parent, link.dir_id) {
+            Ok(directory) => directory.to_owned(),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(wrap(errno)),
+        };
+        names.push(directory.join(link.name));
+        at = link.parent;
+        // Deeper than any path can be: a loop in a broken tree.
+        if names.len() > 4096 {
+            return Err(wrap(Errno::ELOOP));
+        }
+    }
+    Ok(Some(names.iter().rev().collect()))
+}
+
+// ---- by walking -----------------------------------------------------------
+
+/// A subvolume whose children are being listed.
+struct Frame {
+    fd: OwnedFd,
+    id: SubvolId,
+    path: PathBuf,
+    /// Children of the last answer that are not done yet, last one first.
+    rows: Vec<RootRef>,
+    /// Where the next answer begins; `None` after the last one.
+    next: Option<u64>,
+}
+
+impl Frame {
+    fn new(fd: OwnedFd, id: SubvolId, path: PathBuf) -> Self {
+        Self {
+            fd,
+            id,
+            path,
+            rows: Vec::new(),
+            next: Some(0),
+        }
+    }
+
+    fn next_child(&mut self) -> Result<Option<RootRef>, Errno> {
+        while self.rows.is_empty() {
+            let Some(from) = self.next else {
+                return Ok(None);
+            };
+            let (mut rows, more) = uapi::subvol_rootref(self.fd.as_fd(), from)?;
+            let last = rows.last().map(|row| row.treeid);
+            self.next = if more {
+                last.and_then(|id| id.checked_add(1))
+            } else {
+                None
+            };
+            rows.reverse();
+            self.rows = rows;
+        }
+        Ok(self.rows.pop())
+    }
+}
+
+/// Depth first, so that no more descriptors are open than subvolumes nest.
+fn walk(fs: BorrowedFd<'_>) -> Result<Listing> {
+    let request = Request::List;
+    let fd = fs
+        .try_clone_to_owned()
+        .map_err(|error| Error::io(request.op(), target(fs), error))?;
+    let mut frames = vec![Frame::new(fd, subvolume::containing(fs)?, PathBuf::new())];
+    let mut subvolumes = Vec::new();
+    let mut unreachable = Vec::new();
+    while let Some(frame) = frames.last_mut() {
+        let child = match frame.next_child() {
+            Ok(Some(child)) => child,
+            Ok(None) => {
+                frames.pop();
+                continue;
+            }
+            Err(errno) => {
+                let fd = frame.fd.as_fd();
+                return Err(Error::ioctl(request, target(fd), fd, errno));
+            }
+        };
+        let id = SubvolId::from_kernel(child.treeid);
+        match open_child(frame.fd.as_fd(), child) {
+            Ok((relative, Ok((fd, info)))) => {
+                let path = frame.path.join(relative);
+                subvolumes.push(Listed {
+                    path: path.clone(),
+                    info,
+                });
+                frames.push(Frame::new(fd, id, path));
+            }
+            Ok((relative, Err(error))) => {
+                let (path, parent) = (Some(frame.path.join(relative)), frame.id);
+                unreachable.push(Unreachable {
+                    id,
+                    parent,
+                    path,
+                    error,
+                });
+            }
+            // Deleted since it was listed.
+            Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                let fd = frame.fd.as_fd();
+                let shown = format!("{} below {}", id_target(id), target(fd));
+                let error = Error::ioctl(request, shown, fd, errno);
+                unreachable.push(Unreachable {
+                    id,
+                    parent: frame.id,
+                    path: None,
+                    error,
+                });
+            }
+        }
+    }
+    subvolumes.sort_unstable_by_key(|listed: &Listed| listed.info.id);
+    Ok(Listing {
+        subvolumes,
+        unreachable,
+        pending_deletion: None,
+        method: Method::Walk,
+    })
+}
+
+/// The path of a child below `fd`, and the child itself if it can be opened and
+/// is still the one that was asked for.
+fn open_child(
+    fd: BorrowedFd<'_>,
+    child: RootRef,
+) -> Result<(PathBuf, Result<(OwnedFd, SubvolumeInfo)>), Errno> {
+    let (name, directory) = uapi::ino_lookup_user(fd, child.treeid, child.dirid)?;
+    let path = Path::new(OsStr::from_bytes(&directory)).join(OsStr::from_bytes(&name));
+    // Not through links, and not into something mounted on the way.
+    let how = OpenHow::new().flags(DIRECTORY | OFlag::O_NOFOLLOW).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    let op = Request::List.op();
+    let shown = || format!("{}/{}", target(fd), path.display());
+    let opened = openat2(fd, &path, how)
+        .map_err(|errno| match errno {
+            Errno::EXDEV => {
+                let text = "something is mounted on the way to it";
+                Error::message(ErrorKind::Mounted, op, shown(), text)
+            }
+            errno => Error::os(op, shown(), errno),
+        })
+        .and_then(|fd| {
+            let info = subvolume::info(&fd)?;
+            if info.id.get() == child.treeid {
+                Ok((fd, info))
+            } else {
+                let text = "renamed while it was being listed";
+                Err(Error::message(ErrorKind::NotFound, op, shown(), text))
+            }
+        });
+    Ok((path, opened))
+}
