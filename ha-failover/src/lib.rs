@@ -1,1 +1,23 @@
 //! Facts, plan, run, journal: checked and resumable failover of LXC on Btrfs on DRBD.
+pub mod error;
+pub mod evidence;
+pub mod exec;
+pub mod facts;
+pub mod finding;
+pub mod journal;
+pub mod ledger;
+pub mod placement;
+pub mod plan;
+pub mod planner;
+pub mod world;
+mod duration;
+
+pub use error::{Error, ErrorKind, Result};
+pub use evidence::{Attestation, CommandFencer, FenceEvidence, Fencer, Power};
+pub use exec::{Control, Event, Executor, Observer, Outcome, Progress};
+pub use facts::Facts;
+pub use finding::{Code, Finding, Refusal, Severity};
+pub use placement::{Placement, Resource};
+pub use plan::{Action, Plan, Request, Runnable, Step};
+pub use planner::plan;
+pub use world::{Done, Failure, FailureKind, World};
