@@ -1,1 +1,72 @@
-//! liblxc, safe and typed.
+//! liblxc, safe: containers of an lxcpath, their state, their configuration
+//! and their life cycle.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use lxc_rs::{AttachCommand, Container, ContainerName, CreateSpec, LxcPath, StartOptions};
+//!
+//! let store = LxcPath::new("/srv/store1/containers")?;
+//! let spec = CreateSpec::new(ContainerName::new("m1")?)
+//!     .config("lxc.net.0.type", "empty")
+//!     .tree("/srv/images/debian");
+//! let m1 = Container::create(&store, spec, Duration::from_secs(60))?.done()?;
+//! m1.start(&StartOptions::new(), Duration::from_secs(30))?.done()?;
+//! let hostname = AttachCommand::new("hostname");
+//! let output = m1.attach_run(&hostname, Duration::from_secs(10))?.done()?;
+//! assert_eq!(output.stdout, b"m1\n");
+//! m1.shutdown(Duration::from_secs(60))?.done()?;
+//! # Ok::<(), lxc_rs::Error>(())
+//! ```
+//!
+//! # What runs where
+//!
+//! Queries ([`Container::state`], [`Container::init_pidfd`], configuration
+//! items) are calls into liblxc in this process; they do not fork. Everything
+//! that changes something runs in a **helper process**, a small program of
+//! ours that the crate carries inside itself and executes from memory. liblxc
+//! forks in those verbs and goes on working in the child, which is not allowed
+//! in a program with threads; it waits for its children by itself, which a
+//! program that ignores SIGCHLD or collects every child breaks; it sets umask
+//! and environment variables; and it can hang. In the helper none of this
+//! touches the caller: it has one thread, default signals, its own log, and it
+//! can be killed at the deadline.
+//!
+//! # Errors and deadlines
+//!
+//! liblxc says yes or no. Why is only in its log, so every [`Error`] of a verb
+//! carries the lines of exactly that call. A verb that outlives its deadline
+//! is neither an error nor a success but [`Outcome::Unknown`].
+//!
+//! # What this crate does not do
+//!
+//! It does not speak liblxc's private socket protocol, does not run `lxc-*`
+//! programs, and does not (yet) cover snapshots, clones, checkpoints, devices
+//! and consoles.
+
+mod attach;
+mod config;
+mod container;
+mod create;
+mod error;
+mod list;
+mod log;
+mod os;
+pub mod partial;
+mod path;
+mod rootfs;
+mod runner;
+mod state;
+mod sys;
+mod tree;
+mod wire;
+
+pub use attach::{AttachCommand, AttachOutput};
+pub use container::{Container, StartOptions};
+pub use create::CreateSpec;
+pub use error::{Error, ErrorKind, Result};
+pub use list::{Listed, list, names};
+pub use log::{LogLevel, LogLine};
+pub use path::{ContainerName, LxcPath};
+pub use rootfs::Rootfs;
+pub use state::{Outcome, State, Unknown};
+pub use sys::Version;

@@ -1,0 +1,268 @@
+//! Creating a container on a Btrfs subvolume.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config;
+use crate::container::{Container, Ended, Nothing, broken, ended, exists, outcome};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partial;
+use crate::path::{ContainerName, LxcPath};
+use crate::rootfs;
+use crate::runner::{Call, Next};
+use crate::state::Outcome;
+use crate::tree;
+use crate::wire::{Edit, Event, Reply, Verb};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Populate<'a> = Box<dyn FnOnce(&Path) -> std::result::Result<(), BoxError> + 'a>;
+
+/// A container to create: its name, its configuration and what its root file
+/// system holds.
+#[must_use = "a specification creates nothing until it is given to `Container::create`"]
+pub struct CreateSpec<'a> {
+    name: ContainerName,
+    config: Vec<(String, OsString)>,
+    tree: Option<PathBuf>,
+    populate: Option<Populate<'a>>,
+}
+
+impl<'a> CreateSpec<'a> {
+    /// An empty root file system and no configuration but its place and the
+    /// host name, which is the container's name.
+    pub fn new(name: ContainerName) -> Self {
+        Self {
+            name,
+            config: Vec::new(),
+            tree: None,
+            populate: None,
+        }
+    }
+
+    /// Adds a configuration item; keys that are lists are added to. The
+    /// system's default configuration is not used.
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<OsString>) -> Self {
+        self.config.push((key.into(), value.into()));
+        self
+    }
+
+    /// Copies a directory tree into the root file system: all kinds of files
+    /// with owner, mode, times, extended attributes and hard links; data is
+    /// shared with the original where both are on the same Btrfs.
+    pub fn tree(mut self, source: impl Into<PathBuf>) -> Self {
+        self.tree = Some(source.into());
+        self
+    }
+
+    /// Fills the root file system, after the tree if there is one. If it
+    /// fails, everything is taken back.
+    pub fn populate<E: Into<BoxError>>(
+        mut self,
+        with: impl FnOnce(&Path) -> std::result::Result<(), E> + 'a,
+    ) -> Self {
+        self.populate = Some(Box::new(|rootfs| with(rootfs).map_err(Into::into)));
+        self
+    }
+}
+
+impl fmt::Debug for CreateSpec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSpec")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .field("tree", &self.tree)
+            .field("populate", &self.populate.is_some())
+            .finish()
+    }
+}
+
+impl Nothing for Container {}
+
+impl Container {
+    /// Creates a container whose root file system is a new Btrfs subvolume.
+    ///
+    /// liblxc makes the directory, the subvolume and the configuration, and
+    /// holds the mark of an unfinished creation while the root file system is
+    /// filled. If filling fails, or this process dies meanwhile, liblxc takes
+    /// everything back; if the machine dies, the mark stays and
+    /// [`Container::open`] says so. When this returns, the root file system
+    /// and the configuration are on disk.
+    ///
+    /// The deadline is looked at between the steps: what fills the root file
+    /// system is not interrupted.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotBtrfs`]; [`ErrorKind::AlreadyDefined`] if anything has
+    /// that name; [`ErrorKind::ConfigRejected`]; [`ErrorKind::Populate`] with
+    /// the cause as its source; [`ErrorKind::Unsupported`] for `lxc.idmap` and
+    /// for a root file system of one's own. After an error nothing is left.
+    ///
+    /// # Privileges
+    ///
+    /// Root.
+    pub fn create(
+        lxcpath: &LxcPath,
+        spec: CreateSpec<'_>,
+        deadline: Duration,
+    ) -> Result<Outcome<Self>> {
+        let CreateSpec {
+            name,
+            config,
+            tree,
+            populate,
+        } = spec;
+        let mut call = Call {
+            name: "create",
+            lxcpath,
+            container: &name,
+            edits: Vec::new(),
+            verb: Verb::Create,
+            deadline,
+        };
+        if !lxcpath.is_btrfs()? {
+            let detail = "the lxcpath is not on a Btrfs file system, so there can be no subvolume";
+            return Err(call.error(ErrorKind::NotBtrfs, detail));
+        }
+        partial::refuse("create", lxcpath, &name)?;
+        let dir = lxcpath.container_dir(&name);
+        if exists(&dir) {
+            let detail = format!("{} is there already", dir.display());
+            return Err(call.error(ErrorKind::AlreadyDefined, detail));
+        }
+        if !config.iter().any(|(key, _)| key == "lxc.uts.name") {
+            call.edits
+                .push(set("lxc.uts.name", OsStr::new(name.as_str())));
+        }
+        for (key, value) in &config {
+            if key == "lxc.rootfs.path" || key == "lxc.idmap" {
+                let detail = format!("a container cannot be created with {key} here");
+                return Err(call.error(ErrorKind::Unsupported, detail));
+            }
+            if key.is_empty()
+                || key.contains(['\0', '\n'])
+                || value.as_bytes().iter().any(|byte| b"\0\n".contains(byte))
+            {
+                let detail = format!("{key:?} or its value has a NUL byte or newline in it");
+                return Err(call.error(ErrorKind::InvalidInput, detail));
+            }
+            call.edits.push(set(key, value));
+        }
+        if let Some(source) = &tree
+            && !source.is_dir()
+        {
+            let detail = format!("{} is not a directory to copy", source.display());
+            return Err(call.error(ErrorKind::InvalidInput, detail));
+        }
+        let fill = |rootfs: &Path| -> std::result::Result<(), BoxError> {
+            if let Some(source) = &tree {
+                tree::copy(source, rootfs)?;
+            }
+            if let Some(populate) = populate {
+                populate(rootfs)?;
+            }
+            Ok(())
+        };
+        let created = conduct(&call, fill);
+        let result = created.and_then(|outcome| match outcome {
+            Outcome::Done(Configured(text)) => {
+                // Without the comments about a template nobody chose, and on disk.
+                config::replace_with(&dir.join("config"), &text)
+                    .and_then(|()| File::open(lxcpath.as_path())?.sync_all())
+                    .map_err(|error| {
+                        call.error(ErrorKind::Io, "the configuration cannot be written")
+                            .os(error)
+                    })?;
+                Self::open_for("create", lxcpath, name.clone()).map(Outcome::Done)
+            }
+            Outcome::Unknown(unknown) => Ok(Outcome::Unknown(unknown)),
+        });
+        result.map_err(|mut error| {
+            if exists(&dir) && error.kind() != ErrorKind::AlreadyDefined {
+                error.add_detail(&format!("{} is left behind", dir.display()));
+            }
+            error
+        })
+    }
+}
+
+/// The configuration as liblxc wrote it before the "template" ran.
+struct Configured(Vec<u8>);
+
+impl Nothing for Configured {}
+
+fn set(key: &str, value: &OsStr) -> Edit {
+    Edit::Set {
+        key: key.as_bytes().to_vec(),
+        value: value.as_bytes().to_vec(),
+    }
+}
+
+/// Runs the creation; when liblxc has made the subvolume, fills it.
+fn conduct(
+    call: &Call<'_>,
+    fill: impl FnOnce(&Path) -> std::result::Result<(), BoxError>,
+) -> Result<Outcome<Configured>> {
+    let mut helper = call.begin(None)?;
+    let rootfs = match helper.next(&mut []) {
+        Ok(Next::Event(Event::Populate { rootfs })) => PathBuf::from(OsString::from_vec(rootfs)),
+        Ok(last) => return outcome(call, ended(helper, last)),
+        Err(error) => return Err(broken(call, helper, error)),
+    };
+    let filled = prepare(call, &rootfs).and_then(|text| {
+        fill(&rootfs).map_err(|cause| {
+            let detail = format!("filling the root file system failed: {cause}");
+            call.error(ErrorKind::Populate, detail).because(cause)
+        })?;
+        flush(&rootfs).map_err(|error| {
+            call.error(ErrorKind::Io, "flushing the root file system failed")
+                .os(error)
+        })?;
+        Ok(text)
+    });
+    let late = helper.is_late();
+    let go_on = filled.is_ok() && !late;
+    // Whichever way, liblxc now needs time of its own to finish or take back.
+    helper.extend();
+    let last = match helper.go_on(go_on).and_then(|()| helper.next(&mut [])) {
+        Ok(last) => last,
+        Err(error) => return Err(broken(call, helper, error)),
+    };
+    let ended = ended(helper, last);
+    match (filled, ended) {
+        (Ok(text), Ended::Reply(Reply::Done, _)) => Ok(Outcome::Done(Configured(text))),
+        (Ok(_), Ended::Reply(Reply::Failed(_), log)) if late => {
+            let detail =
+                "filling the root file system took longer than the deadline; nothing is left";
+            Err(call.error(ErrorKind::Timeout, detail).with_log(log))
+        }
+        (Ok(_), ended) => outcome(call, ended),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// Checks what liblxc made, and keeps the configuration it wrote.
+fn prepare(call: &Call<'_>, root: &Path) -> Result<Vec<u8>> {
+    let dir = call.lxcpath.container_dir(call.container);
+    if root != dir.join("rootfs") || !rootfs::is_subvolume(root) {
+        let detail = format!(
+            "liblxc made {}, which is not the subvolume asked for",
+            root.display()
+        );
+        return Err(call.error(ErrorKind::NotBtrfs, detail));
+    }
+    fs::read(dir.join("config")).map_err(|error| {
+        Error::io("create", "the new configuration cannot be read", error)
+            .on(call.container.as_str(), call.lxcpath.as_path())
+    })
+}
+
+fn flush(rootfs: &Path) -> std::io::Result<()> {
+    let dir = File::open(rootfs)?;
+    nix::unistd::syncfs(&dir)?;
+    Ok(())
+}
