@@ -1,1 +1,62 @@
-//! DRBD's generic netlink interface, typed: commands, state and events.
+//! DRBD's kernel interface as a library: state, events and every change, by
+//! generic netlink, for DRBD 8.4 and DRBD 9. No process is started, no text
+//! is parsed.
+//!
+//! ```no_run
+//! use drbd_nl::{ConnectionState, Drbd, ResourceName};
+//! use std::time::Duration;
+//!
+//! let drbd = Drbd::open()?;
+//! let r0 = ResourceName::new("r0").expect("a valid name");
+//! let mut watcher = drbd.watch()?;
+//! watcher.wait_for(Duration::from_secs(30), |state| {
+//!     state.resource("r0").is_some_and(|r| {
+//!         r.connections.iter().any(|c| c.state == ConnectionState::Connected)
+//!     })
+//! })?;
+//! println!("{}", drbd.primary(&r0, Duration::from_secs(10))?);
+//! # Ok::<(), drbd_nl::Error>(())
+//! ```
+//!
+//! - [`Drbd`] is the handle: [`Drbd::snapshot`] reads a [`State`],
+//!   [`Drbd::run`] carries out an [`Operation`].
+//! - [`Watcher`] keeps a [`State`] current by events and waits for what one
+//!   asks; [`RawEvents`] is the stream below it.
+//! - [`model`] is what is there, one for both kernels; [`Dialect`] tells
+//!   which of the two it is.
+//! - [`wire`] and [`schema`] are bytes and numbers, for who wants to look.
+//!
+//! What this crate does not do: load the module, read or write metadata on
+//! disk, read drbd.conf, decide when to promote.
+
+mod client;
+mod dialect;
+mod dump;
+mod error;
+mod events;
+mod exchange;
+pub mod model;
+mod op;
+mod run;
+pub mod schema;
+pub mod socket;
+mod watch;
+pub mod wire;
+
+pub use client::{Drbd, Family};
+pub use dialect::Dialect;
+pub use error::{Error, ErrorKind, Result};
+pub use events::{Action, Event, EventKind, HelperEvent, LegacyEvent, RawEvent, RawEvents};
+pub use model::{
+    Address, AddressPair, AfterSplitBrain, Connection, ConnectionInfo, ConnectionState,
+    ConnectionStatistics, Device, DeviceInfo, DeviceStatistics, DiskFlags, DiskOptions, DiskState,
+    FencingPolicy, InvalidAddress, InvalidName, KeySerial, MetaDisk, Minor, NetOptions, NodeId,
+    OnCongestion, OnIoError, OnNoData, OnSuspendedPrimaryOutdated, OptionError, OptionInfo, Path,
+    PeerDevice, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceOptions, PeerDeviceStatistics, Protocol,
+    Quorum, ReadBalancing, ReplicationState, Resource, ResourceInfo, ResourceName, ResourceOptions,
+    ResourceStatistics, ResyncAfter, ResyncProgress, ResyncSuspended, Role, RrConflict, Secret,
+    Sectors, State, Suspended, Text, Unit, UnknownAttr, UnknownWord, Unsupported, Uuid,
+    VolumeNumber, WriteOrdering,
+};
+pub use op::{Base, ConnectionRef, Operation, Outcome, Report};
+pub use watch::{Change, ObjectKey, Update, Watcher};

@@ -1,0 +1,509 @@
+//! The handle on DRBD: [`Drbd`].
+
+use crate::dialect::Dialect;
+use crate::dump::{self, Depth};
+use crate::error::{Cause, Error, ErrorKind, Result};
+use crate::events::{Action, EventKind, RawEvent, RawEvents};
+use crate::exchange::{Exchange, Failure};
+use crate::model::{ResourceName, State};
+use crate::op::{Operation, Outcome, Report};
+use crate::run;
+use crate::schema::{self, ctrl};
+use crate::socket::{Connector, Deadline, Kernel, Received, Transport};
+use crate::watch::Watcher;
+use crate::wire::{
+    Attrs, Control, GenlHeader, MessageBuilder, Messages, NLM_F_REQUEST, Native, WireError,
+};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// DRBD on this machine, by generic netlink. No process is ever started.
+///
+/// The kernel carries out one DRBD request at a time, inside the system call
+/// that sends it, and does not let go when it takes long. So every request
+/// here runs on a thread of its own while the caller waits up to its
+/// deadline; what outlives it is left behind and ends when the kernel lets go.
+///
+/// # Examples
+/// ```no_run
+/// use drbd_nl::Drbd;
+/// use std::time::Duration;
+///
+/// let drbd = Drbd::open()?;
+/// for resource in drbd.snapshot(Duration::from_secs(5))?.resources {
+///     println!("{} is {}", resource.name, resource.role);
+/// }
+/// # Ok::<(), drbd_nl::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Drbd<C: Connector = Kernel> {
+    connector: Arc<C>,
+    family: Family,
+}
+
+/// DRBD's generic netlink family as the running kernel registered it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Family {
+    /// Its id. Changes when the module is loaded again.
+    pub id: u16,
+    /// Its version: 1 in DRBD 8.4, 2 in DRBD 9.
+    pub version: u32,
+    /// Which interface that is.
+    pub dialect: Dialect,
+    /// Highest top level attribute the kernel knows.
+    pub max_attr: u32,
+    events_group: u32,
+    commands: Vec<u8>,
+}
+
+impl Family {
+    /// Whether the kernel has a command.
+    #[must_use]
+    pub fn has(&self, command: u8) -> bool {
+        self.commands.contains(&command)
+    }
+
+    pub(crate) fn events_group(&self) -> u32 {
+        self.events_group
+    }
+}
+
+impl Drbd {
+    /// Looks the family up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModuleNotLoaded`] when there is no DRBD in the kernel;
+    /// [`ErrorKind::Unsupported`] when it is one this crate does not speak.
+    ///
+    /// # Privileges
+    /// None; reading needs none, changing does.
+    pub fn open() -> Result<Self> {
+        Self::with_connector(Kernel)
+    }
+}
+
+impl<C: Connector> Drbd<C> {
+    /// Looks the family up through another connector, as tests do.
+    ///
+    /// # Errors
+    /// As [`Drbd::open`].
+    pub fn with_connector(connector: C) -> Result<Self> {
+        let transport = connector.open().map_err(|source| {
+            Error::new(
+                "open",
+                "",
+                Cause::System {
+                    call: "socket",
+                    source,
+                },
+            )
+        })?;
+        let family = find_family(transport)?;
+        Ok(Self {
+            connector: Arc::new(connector),
+            family,
+        })
+    }
+
+    /// The family that was found.
+    #[must_use]
+    pub fn family(&self) -> &Family {
+        &self.family
+    }
+
+    pub(crate) fn connect(&self, op: &str, target: &str) -> Result<C::Transport> {
+        self.connector.open().map_err(|source| {
+            Error::new(
+                op,
+                target,
+                Cause::System {
+                    call: "socket",
+                    source,
+                },
+            )
+        })
+    }
+
+    /// The raw stream of events.
+    ///
+    /// # Errors
+    /// When a socket cannot be had, or the group cannot be joined.
+    pub fn events(&self) -> Result<RawEvents<C::Transport>> {
+        RawEvents::open(self)
+    }
+
+    /// A model that follows the events; waits for the initial state.
+    ///
+    /// # Errors
+    /// As [`Drbd::events`]; [`ErrorKind::Timeout`] when the initial state
+    /// did not come within a minute.
+    pub fn watch(&self) -> Result<Watcher<C::Transport>> {
+        Watcher::open(self)
+    }
+}
+
+impl<C: Connector + Send + Sync + 'static> Drbd<C>
+where
+    C::Transport: Send + 'static,
+{
+    /// Reads everything: resources, devices, connections, peer devices,
+    /// paths, with settings and statistics.
+    ///
+    /// Blocks up to `timeout`. Several dumps make one state; see
+    /// [`State::consistent`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`], [`ErrorKind::ModuleNotLoaded`],
+    /// [`ErrorKind::Malformed`], [`ErrorKind::Os`].
+    ///
+    /// # Privileges
+    /// None; without CAP_SYS_ADMIN there are no secrets.
+    pub fn snapshot(&self, timeout: Duration) -> Result<State> {
+        let deadline = Deadline::after(timeout);
+        let names = || ("snapshot".to_owned(), String::new());
+        let worker = self.worker(deadline, names(), move |connector, family, _| {
+            snapshot(connector, family, deadline, names())
+        });
+        match worker? {
+            Some(Ok(state)) => Ok(state),
+            Some(Err(Failure::Error(error))) => Err(error),
+            Some(Err(Failure::Disturbed | Failure::NoAnswer)) | None => Err(Error::local(
+                "snapshot",
+                "",
+                ErrorKind::Timeout,
+                format!("no complete answer within {timeout:?}"),
+            )),
+        }
+    }
+
+    /// Runs an operation.
+    ///
+    /// Blocks up to `timeout`; what outlives it is [`Outcome::Unknown`]. A
+    /// transient state is tried again until then.
+    ///
+    /// # Errors
+    /// When DRBD refuses, with its code and texts; see [`ErrorKind`].
+    ///
+    /// # Privileges
+    /// CAP_NET_ADMIN and CAP_SYS_ADMIN.
+    pub fn run(&self, operation: &Operation, timeout: Duration) -> Result<Outcome> {
+        self.run_reported(operation, timeout)
+            .map(|report| report.outcome)
+    }
+
+    /// Like [`Drbd::run`], with the texts that came with the success.
+    ///
+    /// # Errors
+    /// As [`Drbd::run`].
+    pub fn run_reported(&self, operation: &Operation, timeout: Duration) -> Result<Report> {
+        let deadline = Deadline::after(timeout);
+        let names = || (operation.name().to_owned(), operation.target());
+        let changing = Arc::new(AtomicBool::new(false));
+        let shared = Arc::clone(&changing);
+        let task = operation.clone();
+        let labels = names();
+        let worker = self.worker(deadline, names(), move |connector, family, transport| {
+            drop(connector);
+            let mut exchange = Exchange::new(transport, family, deadline, labels, shared);
+            run::run(&mut exchange, &task)
+        });
+        match worker? {
+            Some(Ok(report)) => Ok(report),
+            Some(Err(Failure::Error(error))) => Err(error),
+            // Nothing was sent that changes anything, so nothing is unknown.
+            Some(Err(_)) | None if !changing.load(Ordering::SeqCst) => Err(Error::local(
+                operation.name(),
+                operation.target(),
+                ErrorKind::Timeout,
+                format!("nothing could be sent within {timeout:?}"),
+            )),
+            Some(Err(_)) | None => Ok(Report {
+                outcome: Outcome::Unknown,
+                info: Vec::new(),
+            }),
+        }
+    }
+
+    /// Makes this node Primary: [`Operation::Primary`].
+    ///
+    /// # Errors
+    /// As [`Drbd::run`]; [`ErrorKind::NoCurrentData`], [`ErrorKind::PeerIsPrimary`].
+    pub fn primary(&self, resource: &ResourceName, timeout: Duration) -> Result<Outcome> {
+        self.run(
+            &Operation::Primary {
+                resource: resource.clone(),
+            },
+            timeout,
+        )
+    }
+
+    /// Makes this node Secondary: [`Operation::Secondary`].
+    ///
+    /// # Errors
+    /// As [`Drbd::run`]; [`ErrorKind::Busy`] while a volume is open.
+    pub fn secondary(&self, resource: &ResourceName, timeout: Duration) -> Result<Outcome> {
+        self.run(
+            &Operation::Secondary {
+                resource: resource.clone(),
+            },
+            timeout,
+        )
+    }
+
+    /// Takes a resource down: [`Operation::Down`].
+    ///
+    /// # Errors
+    /// As [`Drbd::run`].
+    pub fn down(&self, resource: &ResourceName, timeout: Duration) -> Result<Outcome> {
+        self.run(
+            &Operation::Down {
+                resource: resource.clone(),
+            },
+            timeout,
+        )
+    }
+
+    /// Runs `task` on a thread of its own; `None` when it outlives the deadline.
+    fn worker<R: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        (op, target): (String, String),
+        task: impl FnOnce(Arc<C>, Family, C::Transport) -> R + Send + 'static,
+    ) -> Result<Option<R>> {
+        let connector = Arc::clone(&self.connector);
+        let family = self.family.clone();
+        let transport = self.connect(&op, &target)?;
+        let (send, receive) = mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name("drbd-nl".into())
+            .spawn(move || {
+                // The caller may be gone by now; then nobody wants the result.
+                let _ = send.send(task(connector, family, transport));
+            })
+            .map_err(|source| {
+                Error::new(
+                    op,
+                    target,
+                    Cause::System {
+                        call: "thread",
+                        source,
+                    },
+                )
+            })?;
+        // A moment more than the worker has, so that its own answer wins.
+        let patience = deadline.left().saturating_add(Duration::from_millis(20));
+        Ok(receive.recv_timeout(patience).ok())
+    }
+}
+
+/// How often a state that moved while it was read is read again.
+const ATTEMPTS: usize = 5;
+
+fn snapshot<C: Connector>(
+    connector: Arc<C>,
+    family: Family,
+    deadline: Deadline,
+    names: (String, String),
+) -> std::result::Result<State, Failure> {
+    let drbd = Drbd { connector, family };
+    let mut events = RawEvents::join(&drbd)?;
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        moved(&mut events)?;
+        // A socket for each attempt: one that ends early may leave a dump behind.
+        let transport = drbd.connect(&names.0, &names.1)?;
+        let mut exchange = Exchange::new(
+            transport,
+            drbd.family.clone(),
+            deadline,
+            names.clone(),
+            Arc::new(AtomicBool::new(false)),
+        );
+        match dump::read(&mut exchange, Depth::Full) {
+            Ok((state, dangling)) => {
+                if !moved(&mut events)? && !dangling {
+                    return Ok(state);
+                }
+                last = Some(state);
+            }
+            Err(Failure::Disturbed) => {}
+            Err(failure) => return Err(failure),
+        }
+        if deadline.passed() {
+            break;
+        }
+    }
+    last.map_or(Err(Failure::Disturbed), |state| {
+        Ok(State {
+            consistent: false,
+            ..state
+        })
+    })
+}
+
+/// Reads the announcements there are; whether any of them is a change.
+fn moved<T: Transport>(events: &mut RawEvents<T>) -> Result<bool> {
+    let mut moved = false;
+    while let Some(event) = events.next_event(Duration::ZERO)? {
+        moved |= match event {
+            RawEvent::Overrun | RawEvent::ModuleUnloaded => true,
+            RawEvent::Event(event) => {
+                !matches!(event.kind, EventKind::Legacy(_) | EventKind::Helper(_))
+                    && !matches!(event.action, Action::Exists)
+            }
+        };
+    }
+    Ok(moved)
+}
+
+/// CTRL_CMD_GETFAMILY. Generic netlink answers at once, so a long wait means
+/// that another request holds its lock.
+fn find_family<T: Transport>(mut transport: T) -> Result<Family> {
+    const OP: &str = "open";
+    let system = |call| move |source| Error::new(OP, "", Cause::System { call, source });
+    let wire = |error| Error::new(OP, "", Cause::Malformed(error));
+    let mut builder = MessageBuilder::<Native>::genl(
+        ctrl::GENL_ID_CTRL,
+        NLM_F_REQUEST,
+        ctrl::CTRL_CMD_GETFAMILY,
+        1,
+    );
+    builder
+        .attrs()
+        .string(ctrl::CTRL_ATTR_FAMILY_NAME, schema::FAMILY.as_bytes());
+    let request = builder.finish(1, transport.port()).map_err(wire)?;
+    transport.send(&request).map_err(system("send"))?;
+    let deadline = Deadline::after(Duration::from_secs(120));
+    let mut buffer = Vec::new();
+    loop {
+        match transport
+            .receive(&mut buffer, deadline)
+            .map_err(system("receive"))?
+        {
+            Received::Datagram(datagram) if datagram.sender != 0 && !deadline.passed() => continue,
+            Received::Datagram(datagram) if datagram.truncated => {
+                return Err(wire(WireError {
+                    what: "datagram: truncated",
+                    at: 0,
+                }));
+            }
+            Received::Datagram(_) => {}
+            Received::TimedOut | Received::Overrun => {
+                return Err(Error::local(
+                    OP,
+                    "",
+                    ErrorKind::Timeout,
+                    "generic netlink is silent",
+                ));
+            }
+        }
+        for msg in Messages::<Native>::new(&buffer) {
+            let msg = msg.map_err(wire)?;
+            if msg.seq != 1 {
+                return Err(wire(WireError {
+                    what: "answer: unexpected sequence number",
+                    at: 8,
+                }));
+            }
+            match msg.control::<Native>().map_err(wire)? {
+                Some(Control::Error(code, _)) if code.wrapping_neg() == libc::ENOENT => {
+                    return Err(Error::local(
+                        OP,
+                        "",
+                        ErrorKind::ModuleNotLoaded,
+                        "the DRBD kernel module is not loaded: load it (modprobe drbd), with \
+                         usermode_helper= set to a program that exists and answers",
+                    ));
+                }
+                Some(Control::Error(code, _)) if code != 0 => {
+                    let source = io::Error::from_raw_os_error(code.wrapping_neg());
+                    return Err(Error::new(
+                        OP,
+                        "",
+                        Cause::Netlink {
+                            source,
+                            extack: None,
+                        },
+                    ));
+                }
+                Some(_) => {}
+                None if msg.kind == ctrl::GENL_ID_CTRL => {
+                    return read_family(GenlHeader::read(msg.body).map_err(wire)?.body)
+                        .map_err(wire)?
+                        .map_err(|text| Error::local(OP, "", ErrorKind::Unsupported, text));
+                }
+                None => {
+                    let what = "answer: unexpected message type";
+                    return Err(wire(WireError { what, at: 4 }));
+                }
+            }
+        }
+    }
+}
+
+/// The family in a CTRL_CMD_NEWFAMILY, or why it is of no use.
+fn read_family(
+    attrs: &[u8],
+) -> std::result::Result<std::result::Result<Family, String>, WireError> {
+    let (mut id, mut version, mut header, mut max_attr) = (0, 0, 0, 0);
+    let (mut group, mut commands) = (None, Vec::new());
+    for attr in Attrs::<Native>::new(attrs) {
+        let attr = attr?;
+        match attr.number {
+            ctrl::CTRL_ATTR_FAMILY_ID => {
+                let bytes = attr.payload.try_into().map_err(|_| WireError {
+                    what: "family id",
+                    at: 0,
+                })?;
+                id = u16::from_ne_bytes(bytes);
+            }
+            ctrl::CTRL_ATTR_VERSION => version = attr.u32()?,
+            ctrl::CTRL_ATTR_HDRSIZE => header = attr.u32()?,
+            ctrl::CTRL_ATTR_MAXATTR => max_attr = attr.u32()?,
+            ctrl::CTRL_ATTR_OPS => {
+                for op in attr.nest() {
+                    if let Some(id) = op?.nest().find(ctrl::CTRL_ATTR_OP_ID)? {
+                        commands.extend(u8::try_from(id.u32()?));
+                    }
+                }
+            }
+            ctrl::CTRL_ATTR_MCAST_GROUPS => {
+                for entry in attr.nest() {
+                    let entry = entry?.nest();
+                    let name = entry.find(ctrl::CTRL_ATTR_MCAST_GRP_NAME)?;
+                    let number = entry.find(ctrl::CTRL_ATTR_MCAST_GRP_ID)?;
+                    if name.is_some_and(|n| n.string() == schema::GROUP_EVENTS.as_bytes()) {
+                        group = number.map(|number| number.u32()).transpose()?;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let Some(dialect) = Dialect::from_version(version) else {
+        return Ok(Err(format!(
+            "this kernel's DRBD speaks version {version} of its interface; known are 1 (DRBD 8.4) \
+             and 2 (DRBD 9)"
+        )));
+    };
+    if header != 8 {
+        return Ok(Err(format!(
+            "this kernel's DRBD has a header of {header} bytes instead of 8"
+        )));
+    }
+    let Some(events_group) = group else {
+        return Ok(Err("this kernel's DRBD announces no events".into()));
+    };
+    Ok(Ok(Family {
+        id,
+        version,
+        dialect,
+        max_attr,
+        events_group,
+        commands,
+    }))
+}

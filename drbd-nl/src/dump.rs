@@ -1,0 +1,183 @@
+//! Reads the state: one dump for each class of object, joined by key.
+
+use crate::dialect::Dialect;
+use crate::exchange::{Exchange, Failure};
+use crate::model::{Connection, Device, Path, PeerDevice, Resource, State};
+use crate::schema::cmd;
+use crate::socket::Transport;
+
+/// How much to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Resources and their devices.
+    Devices,
+    /// Resources and their connections.
+    Connections,
+    /// Everything.
+    Full,
+}
+
+/// Reads the state once. The second value tells whether an object referred
+/// to one that was not there, which means that something moved in between.
+pub(crate) fn read<T: Transport>(
+    exchange: &mut Exchange<T>,
+    depth: Depth,
+) -> Result<(State, bool), Failure> {
+    let mut state = State {
+        resources: Vec::new(),
+        consistent: true,
+    };
+    let mut dangling = false;
+    exchange.dump(cmd::GET_RESOURCES, |message| {
+        let Some(name) = message.context()?.resource else {
+            return Ok(());
+        };
+        let mut resource = Resource::new(name);
+        if let Some(info) = message.resource()? {
+            resource.update(&info);
+        }
+        if let Some(statistics) = message.resource_statistics()? {
+            resource.write_ordering = statistics.write_ordering;
+        }
+        (resource.options, resource.node_id) = message.resource_options()?;
+        state.resources.push(resource);
+        Ok(())
+    })?;
+    state.resources.sort_by(|a, b| a.name.cmp(&b.name));
+    if matches!(depth, Depth::Devices | Depth::Full) {
+        devices(exchange, &mut state, &mut dangling)?;
+    }
+    if matches!(depth, Depth::Connections | Depth::Full) {
+        connections(exchange, &mut state, &mut dangling)?;
+    }
+    if depth == Depth::Full {
+        peer_devices(exchange, &mut state, &mut dangling)?;
+        if exchange.family.has(cmd::GET_PATHS) {
+            paths(exchange, &mut state, &mut dangling)?;
+        }
+    }
+    state.sort();
+    Ok((state, dangling))
+}
+
+fn devices<T: Transport>(
+    exchange: &mut Exchange<T>,
+    state: &mut State,
+    dangling: &mut bool,
+) -> Result<(), Failure> {
+    exchange.dump(cmd::GET_DEVICES, |message| {
+        let context = message.context()?;
+        let (Some(name), Some(volume), Some(minor)) =
+            (context.resource, context.volume, message.minor)
+        else {
+            return Ok(());
+        };
+        let Some(resource) = state.by_name_mut(&name) else {
+            *dangling = true;
+            return Ok(());
+        };
+        let mut device = Device::new(minor, volume);
+        if let Some(info) = message.device()? {
+            device.update(&info);
+        }
+        if let Some(statistics) = message.device_statistics()? {
+            device.statistics = statistics;
+        }
+        if let Some((backing, meta, options)) = message.disk()? {
+            device.backing_dev = Some(backing);
+            device.meta_disk = Some(meta);
+            device.options = Some(options);
+        }
+        resource.devices.push(device);
+        Ok(())
+    })
+}
+
+fn connections<T: Transport>(
+    exchange: &mut Exchange<T>,
+    state: &mut State,
+    dangling: &mut bool,
+) -> Result<(), Failure> {
+    exchange.dump(cmd::GET_CONNECTIONS, |message| {
+        let context = message.context()?;
+        let Some(name) = context.resource else {
+            return Ok(());
+        };
+        let Some(resource) = state.by_name_mut(&name) else {
+            *dangling = true;
+            return Ok(());
+        };
+        let mut connection = Connection::new(context.peer_node_id);
+        connection.name = context.name;
+        if let Some(info) = message.connection()? {
+            connection.update(&info);
+        }
+        if let Some(statistics) = message.connection_statistics()? {
+            connection.statistics = statistics;
+        }
+        connection.options = message.net_options()?;
+        connection.paths = match message.dialect {
+            Dialect::V84 => context
+                .addresses
+                .map(|pair| Path::new(pair, None))
+                .into_iter()
+                .collect(),
+            Dialect::V9 => message.paths()?,
+        };
+        resource.connections.push(connection);
+        Ok(())
+    })
+}
+
+fn peer_devices<T: Transport>(
+    exchange: &mut Exchange<T>,
+    state: &mut State,
+    dangling: &mut bool,
+) -> Result<(), Failure> {
+    exchange.dump(cmd::GET_PEER_DEVICES, |message| {
+        let context = message.context()?;
+        let (Some(name), Some(volume)) = (&context.resource, context.volume) else {
+            return Ok(());
+        };
+        let connection = state
+            .by_name_mut(name)
+            .and_then(|r| r.connection_mut(context.peer_node_id));
+        let Some(connection) = connection else {
+            *dangling = true;
+            return Ok(());
+        };
+        let mut peer = PeerDevice::new(volume);
+        if let Some(info) = message.peer_device()? {
+            peer.update(&info);
+        }
+        if let Some(statistics) = message.peer_device_statistics()? {
+            peer.statistics = statistics;
+        }
+        peer.options = message.peer_device_options()?;
+        connection.peer_devices.push(peer);
+        Ok(())
+    })
+}
+
+/// Which of the paths are established; GET_CONNECTIONS listed them.
+fn paths<T: Transport>(
+    exchange: &mut Exchange<T>,
+    state: &mut State,
+    dangling: &mut bool,
+) -> Result<(), Failure> {
+    exchange.dump(cmd::GET_PATHS, |message| {
+        let context = message.context()?;
+        let (Some(name), Some(addresses)) = (&context.resource, context.addresses) else {
+            return Ok(());
+        };
+        let path = state
+            .by_name_mut(name)
+            .and_then(|r| r.connection_mut(context.peer_node_id))
+            .and_then(|c| c.paths.iter_mut().find(|path| path.addresses == addresses));
+        match path {
+            Some(path) => path.established = message.path_established()?,
+            None => *dangling = true,
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,414 @@
+//! What DRBD announces: the raw stream of events.
+//!
+//! A reader that wants a consistent picture takes a
+//! [`Watcher`](crate::Watcher); this is the layer below it.
+
+use crate::client::{Drbd, Family};
+use crate::dialect::decode::Message;
+use crate::dialect::request::Request;
+use crate::error::{Cause, Error, Result};
+use crate::model::{
+    AddressPair, ConnectionInfo, ConnectionStatistics, DeviceInfo, DeviceStatistics, Minor, NodeId,
+    PeerDeviceInfo, PeerDeviceStatistics, ResourceInfo, ResourceName, ResourceStatistics, Text,
+    VolumeNumber,
+};
+use crate::schema::{cmd, ctrl};
+use crate::socket::{Connector, Deadline, Kernel, Received, Transport};
+use crate::wire::{Attrs, Control, GenlHeader, Messages, Native, NlMsg, WireError};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum Action {
+    /// It is there: part of the initial state.
+    Exists,
+    /// It was made.
+    Create,
+    /// It changed.
+    Change,
+    /// It is gone.
+    Destroy,
+    /// A helper program is called.
+    Call,
+    /// A helper program ended.
+    Response,
+    /// It has a new name (9).
+    Rename,
+    /// A number this version has no name for.
+    Other(u32),
+}
+
+impl From<u32> for Action {
+    fn from(number: u32) -> Self {
+        match number {
+            0 => Self::Exists,
+            1 => Self::Create,
+            2 => Self::Change,
+            3 => Self::Destroy,
+            4 => Self::Call,
+            5 => Self::Response,
+            6 => Self::Rename,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// One announcement.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Event {
+    /// Sequence number: the kernel's counter for live events, the request's
+    /// for the initial state.
+    pub seq: u32,
+    /// What happened.
+    pub action: Action,
+    /// More events of the same change follow.
+    pub continues: bool,
+    /// To what.
+    pub kind: EventKind,
+}
+
+/// What an event is about. Information is absent when the object is gone.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+#[allow(
+    missing_docs,
+    reason = "the fields are those of the objects in `model`"
+)]
+pub enum EventKind {
+    /// A resource.
+    Resource {
+        resource: ResourceName,
+        info: Option<ResourceInfo>,
+        statistics: Option<ResourceStatistics>,
+        /// With [`Action::Rename`]: what it is called from now on.
+        new_name: Option<ResourceName>,
+    },
+    /// A volume on this node.
+    Device {
+        resource: ResourceName,
+        volume: VolumeNumber,
+        minor: Option<Minor>,
+        info: Option<DeviceInfo>,
+        statistics: Option<Box<DeviceStatistics>>,
+    },
+    /// A connection.
+    Connection {
+        resource: ResourceName,
+        peer_node_id: Option<NodeId>,
+        name: Option<Text>,
+        addresses: Option<AddressPair>,
+        info: Option<ConnectionInfo>,
+        statistics: Option<ConnectionStatistics>,
+    },
+    /// A volume as seen over a connection.
+    PeerDevice {
+        resource: ResourceName,
+        volume: VolumeNumber,
+        peer_node_id: Option<NodeId>,
+        info: Option<PeerDeviceInfo>,
+        statistics: Option<Box<PeerDeviceStatistics>>,
+    },
+    /// A path of a connection (9).
+    Path {
+        resource: ResourceName,
+        peer_node_id: Option<NodeId>,
+        addresses: AddressPair,
+        established: Option<bool>,
+    },
+    /// A helper program (`usermode_helper`).
+    Helper(HelperEvent),
+    /// The initial state is complete.
+    InitialStateDone,
+    /// 8.4's older kind of event, sent besides the others.
+    Legacy(LegacyEvent),
+    /// A command this version has no name for.
+    Unknown { command: u8 },
+}
+
+/// A call of the helper program, or its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct HelperEvent {
+    /// The resource.
+    pub resource: Option<ResourceName>,
+    /// The device, if it is about one.
+    pub minor: Option<Minor>,
+    /// The peer, if it is about one (9).
+    pub peer_node_id: Option<NodeId>,
+    /// What it is called for, such as `fence-peer`.
+    pub name: Text,
+    /// With [`Action::Response`]: its wait status, as from wait(2).
+    pub status: Option<u32>,
+}
+
+impl HelperEvent {
+    /// The exit code of the helper, if it ended by exiting.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u32> {
+        self.status
+            .filter(|status| status & 0x7f == 0)
+            .map(|status| (status >> 8) & 0xff)
+    }
+}
+
+/// 8.4's `DRBD_EVENT`: kept so that nothing is dropped in silence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct LegacyEvent {
+    /// The resource.
+    pub resource: Option<ResourceName>,
+    /// The device.
+    pub minor: Option<Minor>,
+    /// `sib_reason`: 1 status, 2 state change, 3 helper called, 4 helper
+    /// ended, 5 sync progress.
+    pub reason: u32,
+    /// The packed state (`union drbd_state`).
+    pub state: Option<u32>,
+}
+
+/// What comes out of [`RawEvents`].
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum RawEvent {
+    /// An event.
+    Event(Event),
+    /// The receive buffer overflowed: at least one event is lost. The
+    /// stream goes on; read the state again.
+    Overrun,
+    /// The module was unloaded; nothing more will come on this socket.
+    ModuleUnloaded,
+}
+
+/// The stream of events, nothing interpreted.
+///
+/// The group is joined before the initial state is asked for, so no change
+/// falls between the two. The initial state comes first, as
+/// [`Action::Exists`] events ended by [`EventKind::InitialStateDone`]; live
+/// events may come between them, and may repeat what it says.
+///
+/// Wait for it with `AsFd` and poll, or with [`RawEvents::next_event`].
+#[derive(Debug)]
+#[must_use = "dropping this leaves the event group"]
+pub struct RawEvents<T: Transport = <Kernel as Connector>::Transport> {
+    transport: T,
+    family: Family,
+    request: u32,
+    pending: VecDeque<Item>,
+    buffer: Vec<u8>,
+}
+
+/// What a socket of events gives, dumps included.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Event(RawEvent),
+    /// The dump asked for with this sequence number has ended.
+    DumpDone(u32),
+}
+
+const OP: &str = "events";
+
+impl<T: Transport> RawEvents<T> {
+    pub(crate) fn open<C: Connector<Transport = T>>(drbd: &Drbd<C>) -> Result<Self> {
+        let mut events = Self::join(drbd)?;
+        events.request_state()?;
+        Ok(events)
+    }
+
+    /// Joins the group without asking for the initial state.
+    pub(crate) fn join<C: Connector<Transport = T>>(drbd: &Drbd<C>) -> Result<Self> {
+        let family = drbd.family().clone();
+        let mut transport = drbd.connect(OP, "")?;
+        let system = |call| move |source| Error::new(OP, "", Cause::System { call, source });
+        transport.enlarge_buffer(RECEIVE_BUFFER);
+        // The announcements of generic netlink itself tell of a module that is
+        // unloaded. Join both before asking for anything.
+        transport
+            .join(u32::from(ctrl::GENL_ID_CTRL))
+            .map_err(system("join group of families"))?;
+        transport
+            .join(family.events_group())
+            .map_err(system("join group of events"))?;
+        Ok(Self {
+            transport,
+            family,
+            request: 1,
+            pending: VecDeque::new(),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Asks the kernel for the whole state again; it comes as
+    /// [`Action::Exists`] events.
+    ///
+    /// # Errors
+    /// When the request cannot be sent. While the dump asked for before is
+    /// under way, the kernel answers with `EBUSY`, which comes out of
+    /// [`RawEvents::next_event`].
+    pub fn request_state(&mut self) -> Result<()> {
+        self.request = self.request.wrapping_add(1).max(2);
+        let request = Request::<Native>::dump(self.family.dialect, cmd::GET_INITIAL_STATE);
+        let bytes = request
+            .bytes(self.family.id, self.request, self.transport.port())
+            .map_err(|error| Error::new(OP, "", Cause::Malformed(error)))?;
+        self.transport.send(&bytes).map_err(|source| {
+            Error::new(
+                OP,
+                "",
+                Cause::System {
+                    call: "send",
+                    source,
+                },
+            )
+        })
+    }
+
+    /// The next event; `None` when there was none before the timeout.
+    ///
+    /// # Errors
+    /// When the socket fails or the kernel sends what makes no sense. The
+    /// stream stays usable after [`ErrorKind::Malformed`].
+    pub fn next_event(&mut self, timeout: Duration) -> Result<Option<RawEvent>> {
+        self.next_before(Deadline::after(timeout))
+    }
+
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
+    }
+
+    /// Sequence number of the last request.
+    pub(crate) fn request(&self) -> u32 {
+        self.request
+    }
+
+    pub(crate) fn next_before(&mut self, deadline: Deadline) -> Result<Option<RawEvent>> {
+        loop {
+            match self.next_item(deadline)? {
+                Some(Item::Event(event)) => return Ok(Some(event)),
+                Some(Item::DumpDone(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    pub(crate) fn next_item(&mut self, deadline: Deadline) -> Result<Option<Item>> {
+        loop {
+            if let Some(item) = self.pending.pop_front() {
+                return Ok(Some(item));
+            }
+            let received =
+                self.transport
+                    .receive(&mut self.buffer, deadline)
+                    .map_err(|source| {
+                        Error::new(
+                            OP,
+                            "",
+                            Cause::System {
+                                call: "receive",
+                                source,
+                            },
+                        )
+                    })?;
+            match received {
+                Received::TimedOut => return Ok(None),
+                Received::Overrun => return Ok(Some(Item::Event(RawEvent::Overrun))),
+                Received::Datagram(datagram) => {
+                    // Any process may send to our port; only the kernel has port 0.
+                    if datagram.sender != 0 {
+                        if deadline.passed() {
+                            return Ok(None);
+                        }
+                        continue;
+                    }
+                    if datagram.truncated {
+                        return Err(malformed("datagram: truncated"));
+                    }
+                    let buffer = std::mem::take(&mut self.buffer);
+                    let result = self.take(&buffer);
+                    self.buffer = buffer;
+                    result?;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, datagram: &[u8]) -> Result<()> {
+        for msg in Messages::<Native>::new(datagram) {
+            let msg = msg.map_err(|error| Error::new(OP, "", Cause::Malformed(error)))?;
+            self.message(&msg)?;
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, msg: &NlMsg<'_>) -> Result<()> {
+        let wire = |error| Error::new(OP, "", Cause::Malformed(error));
+        if msg.kind == self.family.id {
+            let message = Message::<Native>::read(self.family.dialect, msg).map_err(wire)?;
+            let event = RawEvent::Event(message.event().map_err(wire)?);
+            self.pending.push_back(Item::Event(event));
+        } else if msg.kind == ctrl::GENL_ID_CTRL {
+            let genl = GenlHeader::read(msg.body).map_err(wire)?;
+            if genl.command == ctrl::CTRL_CMD_DELFAMILY {
+                let id = Attrs::<Native>::new(genl.body)
+                    .find(ctrl::CTRL_ATTR_FAMILY_ID)
+                    .map_err(wire)?;
+                if id.is_some_and(|id| id.payload == self.family.id.to_ne_bytes()) {
+                    self.pending
+                        .push_back(Item::Event(RawEvent::ModuleUnloaded));
+                }
+            }
+        } else {
+            match msg.control::<Native>().map_err(wire)? {
+                Some(Control::Done(_)) => self.pending.push_back(Item::DumpDone(msg.seq)),
+                // The dump found the buffer full; it goes on when there is room.
+                Some(Control::Error(code, _)) if code.wrapping_neg() == libc::ENOBUFS => {
+                    self.pending.push_back(Item::Event(RawEvent::Overrun));
+                }
+                Some(Control::Error(code, extack)) if code != 0 => {
+                    let source = std::io::Error::from_raw_os_error(code.wrapping_neg());
+                    let extack = extack.map(|text| Text::from_bytes(&text));
+                    return Err(Error::new(OP, "", Cause::Netlink { source, extack }));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the next event without limit. An error does not end it; after
+/// [`RawEvent::ModuleUnloaded`] it waits for ever.
+impl<T: Transport> Iterator for RawEvents<T> {
+    type Item = Result<RawEvent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.next_event(Duration::from_secs(3600)) {
+                Ok(Some(event)) => return Some(Ok(event)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl<T: Transport + AsFd> AsFd for RawEvents<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
+    }
+}
+
+/// What drbdsetup asks for as well.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+fn malformed(what: &'static str) -> Error {
+    Error::new(OP, "", Cause::Malformed(WireError { what, at: 0 }))
+}

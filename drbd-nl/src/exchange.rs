@@ -1,0 +1,319 @@
+//! Requests and answers on one transport, up to one deadline.
+
+use crate::client::Family;
+use crate::dialect::Dialect;
+use crate::dialect::decode::Message;
+use crate::dialect::request::Request;
+use crate::error::{Cause, Error, ErrorKind};
+use crate::model::Text;
+use crate::schema::codes;
+use crate::socket::{Deadline, Received, Transport};
+use crate::wire::{Control, Messages, NLM_F_DUMP_INTR, Native, NlMsg, WireError};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Why an exchange did not give an answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It failed, and that is known.
+    Error(Error),
+    /// The deadline passed, or the answer was lost.
+    NoAnswer,
+    /// The dump was disturbed; take it again.
+    Disturbed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A success of DRBD.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) ret_code: i32,
+    pub(crate) info: Vec<Text>,
+}
+
+/// One transport with everything a request needs.
+#[derive(Debug)]
+pub(crate) struct Exchange<T> {
+    transport: T,
+    pub(crate) family: Family,
+    pub(crate) deadline: Deadline,
+    pub(crate) op: String,
+    pub(crate) target: String,
+    seq: u32,
+    buffer: Vec<u8>,
+    /// Set before the first request that changes something is sent.
+    changing: Arc<AtomicBool>,
+}
+
+/// First pause before a transient state is tried again; doubles each time.
+const BACKOFF: Duration = Duration::from_micros(62_500);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+impl<T: Transport> Exchange<T> {
+    pub(crate) fn new(
+        transport: T,
+        family: Family,
+        deadline: Deadline,
+        (op, target): (String, String),
+        changing: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            transport,
+            family,
+            deadline,
+            op,
+            target,
+            seq: 0,
+            buffer: Vec::new(),
+            changing,
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.family.dialect
+    }
+
+    pub(crate) fn error(&self, cause: Cause) -> Error {
+        Error::new(self.op.as_str(), self.target.as_str(), cause)
+    }
+
+    pub(crate) fn local(&self, kind: ErrorKind, text: impl Into<String>) -> Error {
+        Error::local(self.op.as_str(), self.target.as_str(), kind, text)
+    }
+
+    fn wire(&self, error: WireError) -> Failure {
+        self.error(Cause::Malformed(error)).into()
+    }
+
+    fn send(&mut self, request: &Request<Native>) -> Result<(), Failure> {
+        self.seq = self.seq.wrapping_add(1);
+        let bytes = request
+            .bytes(self.family.id, self.seq, self.transport.port())
+            .map_err(|error| self.local(ErrorKind::InvalidInput, error.what))?;
+        self.transport.send(&bytes).map_err(|source| {
+            self.error(Cause::System {
+                call: "send",
+                source,
+            })
+            .into()
+        })
+    }
+
+    /// Receives into the buffer: from the kernel, whole, before the deadline.
+    fn receive(&mut self) -> Result<(), Failure> {
+        loop {
+            let received = self
+                .transport
+                .receive(&mut self.buffer, self.deadline)
+                .map_err(|source| {
+                    self.error(Cause::System {
+                        call: "receive",
+                        source,
+                    })
+                })?;
+            match received {
+                Received::TimedOut | Received::Overrun => return Err(Failure::NoAnswer),
+                // Any process may send to our port; only the kernel has port 0.
+                Received::Datagram(datagram) if datagram.sender != 0 => {
+                    if self.deadline.passed() {
+                        return Err(Failure::NoAnswer);
+                    }
+                }
+                Received::Datagram(datagram) if datagram.truncated => {
+                    return Err(self.wire(WireError {
+                        what: "datagram: truncated",
+                        at: 0,
+                    }));
+                }
+                Received::Datagram(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// What a netlink error means for this exchange.
+    fn netlink(&self, code: i32, extack: Option<Vec<u8>>) -> Error {
+        let source = io::Error::from_raw_os_error(code.wrapping_neg());
+        if source.raw_os_error() == Some(libc::ENOENT) {
+            return self.local(
+                ErrorKind::ModuleNotLoaded,
+                "the DRBD module was unloaded (or loaded again) since the family was looked up; \
+                 load it and open again",
+            );
+        }
+        self.error(Cause::Netlink {
+            source,
+            extack: extack.map(|t| Text::from_bytes(&t)),
+        })
+    }
+
+    /// Checks that a message answers the last request; `None` for one to skip.
+    fn expect<'m>(&self, msg: &NlMsg<'m>) -> Result<Option<Control>, Failure> {
+        if msg.seq != self.seq {
+            return Err(self.wire(WireError {
+                what: "answer: unexpected sequence number",
+                at: 8,
+            }));
+        }
+        if msg.pid != self.transport.port() {
+            return Err(self.wire(WireError {
+                what: "answer: unexpected port",
+                at: 12,
+            }));
+        }
+        let control = msg.control::<Native>().map_err(|error| self.wire(error))?;
+        if control.is_none() && msg.kind != self.family.id {
+            return Err(self.wire(WireError {
+                what: "answer: unexpected message type",
+                at: 4,
+            }));
+        }
+        Ok(control)
+    }
+
+    /// Sends a request that changes something, once, and reads its answer.
+    fn change_once(&mut self, request: &Request<Native>) -> Result<Answer, Failure> {
+        self.changing.store(true, Ordering::SeqCst);
+        self.send(request)?;
+        loop {
+            self.receive()?;
+            let buffer = std::mem::take(&mut self.buffer);
+            let answer = self.read_answer(&buffer, request.command);
+            self.buffer = buffer;
+            if let Some(answer) = answer? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn read_answer(&self, datagram: &[u8], command: u8) -> Result<Option<Answer>, Failure> {
+        for msg in Messages::<Native>::new(datagram) {
+            let msg = msg.map_err(|error| self.wire(error))?;
+            match self.expect(&msg)? {
+                Some(Control::Error(code, extack)) if code != 0 => {
+                    return Err(self.netlink(code, extack).into());
+                }
+                Some(_) => {}
+                None => {
+                    let message = Message::<Native>::read(self.dialect(), &msg)
+                        .map_err(|error| self.wire(error))?;
+                    if message.command != command {
+                        let what = "answer: to another command";
+                        return Err(self.wire(WireError { what, at: 16 }));
+                    }
+                    let info = message.info_texts().map_err(|error| self.wire(error))?;
+                    return Ok(Some(Answer {
+                        ret_code: message.ret_code,
+                        info,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends a request that changes something until DRBD decides: a
+    /// transient state and an interruption are tried again up to the deadline.
+    pub(crate) fn change(&mut self, request: &Request<Native>) -> Result<Answer, Failure> {
+        let mut pause = BACKOFF;
+        loop {
+            if self.deadline.passed() {
+                return Err(Failure::NoAnswer);
+            }
+            let answer = self.change_once(request)?;
+            let again = match answer.ret_code {
+                codes::SS_IN_TRANSIENT_STATE | codes::ERR_INTR => true,
+                codes::SS_INTERRUPTED => self.dialect() == Dialect::V9,
+                _ => false,
+            };
+            if codes::is_success(answer.ret_code) {
+                return Ok(answer);
+            }
+            if !again || self.deadline.left() <= pause {
+                return Err(self.refused(answer).into());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    pub(crate) fn refused(&self, answer: Answer) -> Error {
+        let Answer { ret_code, info } = answer;
+        self.error(Cause::Refused {
+            dialect: self.dialect(),
+            ret_code,
+            info,
+        })
+    }
+
+    /// Sends a dump request and hands every object to `take`.
+    ///
+    /// No filter is ever sent: a name that is unknown makes the kernel
+    /// repeat itself without end, and 8.4 release a lock it has not taken.
+    pub(crate) fn dump(
+        &mut self,
+        command: u8,
+        mut take: impl FnMut(&Message<'_, Native>) -> Result<(), WireError>,
+    ) -> Result<(), Failure> {
+        let request = Request::dump(self.dialect(), command);
+        self.send(&request)?;
+        loop {
+            self.receive()?;
+            let buffer = std::mem::take(&mut self.buffer);
+            let done = self.read_dump(&buffer, command, &mut take);
+            self.buffer = buffer;
+            if done? {
+                return Ok(());
+            }
+            if self.deadline.passed() {
+                return Err(Failure::NoAnswer);
+            }
+        }
+    }
+
+    fn read_dump(
+        &self,
+        datagram: &[u8],
+        command: u8,
+        take: &mut impl FnMut(&Message<'_, Native>) -> Result<(), WireError>,
+    ) -> Result<bool, Failure> {
+        for msg in Messages::<Native>::new(datagram) {
+            let msg = msg.map_err(|error| self.wire(error))?;
+            let control = self.expect(&msg)?;
+            if msg.flags & NLM_F_DUMP_INTR != 0 && !matches!(control, Some(Control::Error(..))) {
+                return Err(Failure::Disturbed);
+            }
+            match control {
+                Some(Control::Done(0)) => return Ok(true),
+                Some(Control::Done(code)) => return Err(self.netlink(code, None).into()),
+                Some(Control::Error(code, extack)) if code != 0 => {
+                    return Err(self.netlink(code, extack).into());
+                }
+                Some(_) => {}
+                None => {
+                    let message = Message::<Native>::read(self.dialect(), &msg)
+                        .map_err(|error| self.wire(error))?;
+                    if message.command != command {
+                        let what = "answer: to another command";
+                        return Err(self.wire(WireError { what, at: 16 }));
+                    }
+                    // The kernel repeats this message without end and never
+                    // says it is done; the caller closes the socket.
+                    if message.ret_code != 0 && !codes::is_success(message.ret_code) {
+                        let info = message.info_texts().map_err(|error| self.wire(error))?;
+                        let ret_code = message.ret_code;
+                        return Err(self.refused(Answer { ret_code, info }).into());
+                    }
+                    take(&message).map_err(|error| self.wire(error))?;
+                }
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,29 @@
+//! What DRBD has configured, and in which state it is: one model for 8.4 and 9.
+//!
+//! What a kernel does not have, or does not say, is `None`.
+
+mod address;
+mod enums;
+mod ids;
+mod options;
+mod state;
+mod update;
+
+pub use address::{Address, AddressPair, InvalidAddress};
+pub use enums::{
+    AfterSplitBrain, ConnectionState, DiskState, FencingPolicy, OnCongestion, OnIoError, OnNoData,
+    OnSuspendedPrimaryOutdated, Protocol, ReadBalancing, ReplicationState, Role, RrConflict,
+    UnknownWord, WriteOrdering,
+};
+pub use ids::{
+    InvalidName, Minor, NodeId, ResourceName, Secret, Sectors, Text, Uuid, VolumeNumber,
+};
+pub use options::{
+    DiskOptions, KeySerial, NetOptions, OptionError, OptionInfo, PeerDeviceOptions, Quorum,
+    ResourceOptions, ResyncAfter, Unit, UnknownAttr, Unsupported,
+};
+pub use state::{
+    Connection, ConnectionInfo, ConnectionStatistics, Device, DeviceInfo, DeviceStatistics,
+    DiskFlags, MetaDisk, Path, PeerDevice, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceStatistics,
+    Resource, ResourceInfo, ResourceStatistics, ResyncProgress, ResyncSuspended, State, Suspended,
+};

@@ -1,0 +1,739 @@
+//! A model that follows the events: [`Watcher`].
+
+use crate::client::{Drbd, Family};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{Action, Event, EventKind, HelperEvent, Item, RawEvent, RawEvents};
+use crate::model::{
+    AddressPair, Connection, Device, NodeId, Path, PeerDevice, Resource, ResourceName, State,
+    VolumeNumber,
+};
+use crate::socket::{Connector, Deadline, Kernel, Transport};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// An object of the model, by its key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+#[allow(
+    missing_docs,
+    reason = "the fields are the keys of the objects in `model`"
+)]
+pub enum ObjectKey {
+    /// A resource.
+    Resource { resource: ResourceName },
+    /// A volume on this node.
+    Device {
+        resource: ResourceName,
+        volume: VolumeNumber,
+    },
+    /// A connection; 8.4 has no node ids, and one connection a resource.
+    Connection {
+        resource: ResourceName,
+        peer_node_id: Option<NodeId>,
+    },
+    /// A volume as seen over a connection.
+    PeerDevice {
+        resource: ResourceName,
+        peer_node_id: Option<NodeId>,
+        volume: VolumeNumber,
+    },
+    /// A path of a connection.
+    Path {
+        resource: ResourceName,
+        peer_node_id: Option<NodeId>,
+        addresses: AddressPair,
+    },
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = |f: &mut fmt::Formatter<'_>, id: &Option<NodeId>| match id {
+            Some(id) => write!(f, " peer-node-id {id}"),
+            None => Ok(()),
+        };
+        match self {
+            Self::Resource { resource } => write!(f, "resource {resource}"),
+            Self::Device { resource, volume } => write!(f, "device {resource}/{volume}"),
+            Self::Connection {
+                resource,
+                peer_node_id,
+            } => {
+                write!(f, "connection {resource}")?;
+                peer(f, peer_node_id)
+            }
+            Self::PeerDevice {
+                resource,
+                peer_node_id,
+                volume,
+            } => {
+                write!(f, "peer-device {resource}/{volume}")?;
+                peer(f, peer_node_id)
+            }
+            Self::Path {
+                resource,
+                peer_node_id,
+                addresses,
+            } => {
+                write!(f, "path {resource}")?;
+                peer(f, peer_node_id)?;
+                write!(f, " {addresses}")
+            }
+        }
+    }
+}
+
+/// A difference between two states of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Change {
+    /// Which object.
+    pub object: ObjectKey,
+    /// [`Action::Create`], [`Action::Change`], [`Action::Destroy`] or
+    /// [`Action::Rename`].
+    pub action: Action,
+}
+
+/// What [`Watcher::next_update`] came upon.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Update {
+    /// One change, whole; the model has it. Empty when it repeated what the
+    /// model had already.
+    Changed(Vec<Change>),
+    /// Events were lost or late, so the state was read again: the model is
+    /// right, and this is how it differs from before.
+    Resynced(Vec<Change>),
+    /// A helper program was called or ended.
+    Helper(HelperEvent),
+}
+
+/// A model of everything DRBD has, kept current by its events.
+///
+/// Opening joins the event group, then asks for the state, then merges what
+/// was announced meanwhile, so nothing falls in between. Events are applied
+/// in the order of their sequence numbers: one that comes early waits up to
+/// [`Watcher::PATIENCE`] for those before it. When they do not come, or when
+/// the socket overflowed, the state is read again and the differences come
+/// as [`Update::Resynced`]. A change that takes several events is applied
+/// when it is complete.
+///
+/// Events carry no settings, so `options` are `None` here; counters are as
+/// of the last event of their object ([`Watcher::refresh`] reads them again).
+/// Reading the state may wait while the kernel carries out another DRBD
+/// request.
+#[derive(Debug)]
+#[must_use = "dropping this ends the watching"]
+pub struct Watcher<T: Transport = <Kernel as Connector>::Transport> {
+    events: RawEvents<T>,
+    state: State,
+    /// The next sequence number; unknown before the first live event.
+    expected: Option<u32>,
+    /// Live events that came early or during a dump.
+    early: Vec<Event>,
+    /// When those before the early ones are given up on.
+    give_up: Option<Deadline>,
+    /// Events of a change that is not complete.
+    group: Vec<Event>,
+    ready: VecDeque<Update>,
+    patience: Duration,
+    /// The model may be behind: events were lost and not read again yet.
+    stale: bool,
+}
+
+const OP: &str = "watch";
+
+impl<T: Transport> Watcher<T> {
+    /// How long an event that came early waits for those before it.
+    pub const PATIENCE: Duration = Duration::from_millis(500);
+    /// How long the state may take to come.
+    const DUMP_LIMIT: Duration = Duration::from_secs(60);
+
+    pub(crate) fn open<C: Connector<Transport = T>>(drbd: &Drbd<C>) -> Result<Self> {
+        let mut watcher = Self {
+            events: RawEvents::join(drbd)?,
+            state: State {
+                resources: Vec::new(),
+                consistent: true,
+            },
+            expected: None,
+            early: Vec::new(),
+            give_up: None,
+            group: Vec::new(),
+            ready: VecDeque::new(),
+            patience: Self::PATIENCE,
+            stale: false,
+        };
+        watcher.state = watcher.read_state(Deadline::after(Self::DUMP_LIMIT))?;
+        watcher.apply_early();
+        watcher.ready.clear();
+        Ok(watcher)
+    }
+
+    /// How long an event that came early waits for those before it, instead
+    /// of [`Watcher::PATIENCE`].
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The family it watches.
+    #[must_use]
+    pub fn family(&self) -> &Family {
+        self.events.family()
+    }
+
+    /// The model as of the last update.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The next update; `None` when there was none before the timeout.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModuleNotLoaded`] when the module was unloaded: the model
+    /// is then empty, and a new watcher is needed. [`ErrorKind::Os`],
+    /// [`ErrorKind::Malformed`]; the model is read again by the next call.
+    pub fn next_update(&mut self, timeout: Duration) -> Result<Option<Update>> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            if let Some(update) = self.ready.pop_front() {
+                return Ok(Some(update));
+            }
+            if self.stale {
+                self.resync()?;
+                continue;
+            }
+            // With an early event in hand, only so long for those before it.
+            let until = self
+                .give_up
+                .map_or(deadline, |give_up| give_up.or_after(deadline.left()));
+            match self.events.next_before(until) {
+                Ok(Some(RawEvent::Event(event))) => self.live(event),
+                Ok(Some(RawEvent::Overrun)) => self.stale = true,
+                Ok(Some(RawEvent::ModuleUnloaded)) => return Err(self.unloaded()),
+                Ok(None) if self.give_up.is_some_and(|g| g.passed()) => self.stale = true,
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    self.stale = true;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Reads the state again, with current counters; the differences.
+    ///
+    /// # Errors
+    /// As [`Watcher::next_update`].
+    pub fn refresh(&mut self) -> Result<Vec<Change>> {
+        let before = self.state.clone();
+        self.reread()?;
+        Ok(difference(&before, &self.state))
+    }
+
+    /// Waits until the model is as wanted; looks at it at once, and after
+    /// every update.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when it did not come to that within `timeout`;
+    /// otherwise as [`Watcher::next_update`].
+    pub fn wait_for(
+        &mut self,
+        timeout: Duration,
+        mut wanted: impl FnMut(&State) -> bool,
+    ) -> Result<()> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            if !self.stale && wanted(&self.state) {
+                return Ok(());
+            }
+            if self.next_update(deadline.left())?.is_none() && deadline.passed() {
+                return Err(Error::local(
+                    OP,
+                    "",
+                    ErrorKind::Timeout,
+                    format!("the awaited state did not come within {timeout:?}"),
+                ));
+            }
+        }
+    }
+
+    /// One live event: in order, early, or late.
+    fn live(&mut self, event: Event) {
+        match event.kind {
+            // Has a counter of its own and says nothing the others do not.
+            EventKind::Legacy(_) => return,
+            // Rest of a dump that was given up.
+            EventKind::InitialStateDone => return,
+            _ if event.action == Action::Exists => return,
+            _ => {}
+        }
+        let expected = *self.expected.get_or_insert(event.seq);
+        if event.seq == expected {
+            self.expected = Some(event.seq.wrapping_add(1));
+            self.apply(event);
+            self.apply_early();
+        } else if before(event.seq, expected) {
+            // Later than what was taken for its successors: the model may be wrong.
+            self.stale = true;
+        } else {
+            self.early.push(event);
+            self.give_up
+                .get_or_insert_with(|| Deadline::after(self.patience));
+        }
+    }
+
+    /// Applies the early events whose turn has come.
+    fn apply_early(&mut self) {
+        while let Some(expected) = self.expected {
+            self.early.retain(|event| !before(event.seq, expected));
+            let Some(at) = self.early.iter().position(|event| event.seq == expected) else {
+                break;
+            };
+            let event = self.early.swap_remove(at);
+            self.expected = Some(expected.wrapping_add(1));
+            self.apply(event);
+        }
+        self.give_up = (!self.early.is_empty()).then(|| {
+            self.give_up
+                .unwrap_or_else(|| Deadline::after(self.patience))
+        });
+    }
+
+    fn apply(&mut self, event: Event) {
+        if let EventKind::Helper(helper) = event.kind {
+            self.ready.push_back(Update::Helper(helper));
+            return;
+        }
+        let continues = event.continues;
+        self.group.push(event);
+        if !continues {
+            let mut changes = Vec::new();
+            for event in std::mem::take(&mut self.group) {
+                // Something about an object whose owner the model lacks.
+                self.stale |= !merge(&mut self.state, event, &mut changes);
+            }
+            self.state.sort();
+            if !changes.is_empty() {
+                self.ready.push_back(Update::Changed(changes));
+            }
+        }
+    }
+
+    fn resync(&mut self) -> Result<()> {
+        let before = self.state.clone();
+        self.reread()?;
+        self.ready
+            .push_back(Update::Resynced(difference(&before, &self.state)));
+        Ok(())
+    }
+
+    /// Reads the state again; what was waiting is in it, or comes after it.
+    fn reread(&mut self) -> Result<()> {
+        self.stale = true;
+        self.group.clear();
+        self.early.clear();
+        self.expected = None;
+        self.state = self.read_state(Deadline::after(Self::DUMP_LIMIT))?;
+        let kept = self.ready.len();
+        self.apply_early();
+        // What came during the dump is part of what the dump is for.
+        let later = self.ready.split_off(kept);
+        self.ready
+            .extend(later.into_iter().filter(|u| matches!(u, Update::Helper(_))));
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Asks for the state and collects it; live events are kept for later.
+    fn read_state(&mut self, deadline: Deadline) -> Result<State> {
+        loop {
+            self.events.request_state()?;
+            let request = self.events.request();
+            let mut state = State {
+                resources: Vec::new(),
+                consistent: true,
+            };
+            let (mut complete, mut again) = (false, false);
+            loop {
+                let item = match self.events.next_item(deadline) {
+                    // A dump that was given up is still under way on this
+                    // socket: read it to its end, then ask again.
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                        again = true;
+                        continue;
+                    }
+                    item => item?,
+                };
+                match item {
+                    None => {
+                        let text = "the state did not come";
+                        return Err(Error::local(OP, "", ErrorKind::Timeout, text));
+                    }
+                    // An announcement is lost (the dump itself waits for
+                    // room): read this dump to its end, then ask again.
+                    Some(Item::Event(RawEvent::Overrun)) => again = true,
+                    Some(Item::Event(RawEvent::ModuleUnloaded)) => return Err(self.unloaded()),
+                    Some(Item::DumpDone(seq)) if seq == request || again => break,
+                    Some(Item::DumpDone(_)) => {}
+                    Some(Item::Event(RawEvent::Event(event))) => {
+                        match (&event.kind, event.action) {
+                            (EventKind::InitialStateDone, _) => complete |= event.seq == request,
+                            (EventKind::Legacy(_), _) => {}
+                            (_, Action::Exists) => {
+                                if event.seq == request {
+                                    merge(&mut state, event, &mut Vec::new());
+                                }
+                            }
+                            _ => self.early.push(event),
+                        }
+                    }
+                }
+            }
+            if again || !complete {
+                self.early.clear();
+                continue;
+            }
+            state.sort();
+            // The first of those that came meanwhile is where to go on.
+            self.expected = self
+                .early
+                .iter()
+                .map(|event| event.seq)
+                .reduce(|a, b| if before(b, a) { b } else { a });
+            self.give_up = None;
+            return Ok(state);
+        }
+    }
+
+    fn unloaded(&mut self) -> Error {
+        self.state.resources.clear();
+        Error::local(
+            OP,
+            "",
+            ErrorKind::ModuleNotLoaded,
+            "the DRBD kernel module was unloaded",
+        )
+    }
+}
+
+impl<T: Transport + AsFd> AsFd for Watcher<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
+
+/// Whether `a` comes before `b` on a counter that wraps.
+fn before(a: u32, b: u32) -> bool {
+    a != b && b.wrapping_sub(a) < 1 << 31
+}
+
+/// Brings one event into the model; false when what the object belongs to is
+/// not there. A change repeated, or the end of an object that is gone, does
+/// nothing.
+fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
+    let destroy = event.action == Action::Destroy;
+    let mut changed = |object, action| changes.push(Change { object, action });
+    match event.kind {
+        EventKind::Resource {
+            resource,
+            info,
+            statistics,
+            new_name,
+        } => {
+            let key = ObjectKey::Resource {
+                resource: resource.clone(),
+            };
+            if destroy {
+                let before = state.resources.len();
+                state.resources.retain(|r| r.name != resource);
+                if state.resources.len() != before {
+                    changed(key, Action::Destroy);
+                }
+                return true;
+            }
+            if let Some(new_name) = new_name {
+                if let Some(found) = state.by_name_mut(&resource) {
+                    found.name = new_name;
+                    changed(key, Action::Rename);
+                }
+                return true;
+            }
+            let (found, action) = entry(
+                &mut state.resources,
+                |r| r.name == resource,
+                || Resource::new(resource.clone()),
+            );
+            let old = found.clone();
+            if let Some(info) = info {
+                found.update(&info);
+            }
+            if let Some(statistics) = statistics {
+                found.write_ordering = statistics.write_ordering;
+            }
+            if action == Action::Create || *found != old {
+                changed(key, action);
+            }
+        }
+        EventKind::Device {
+            resource,
+            volume,
+            minor,
+            info,
+            statistics,
+        } => {
+            let Some(owner) = state.by_name_mut(&resource) else {
+                return destroy;
+            };
+            let key = ObjectKey::Device { resource, volume };
+            if destroy {
+                if remove(&mut owner.devices, |d| d.volume == volume) {
+                    changed(key, Action::Destroy);
+                }
+                return true;
+            }
+            let Some(minor) = minor else { return true };
+            let (found, action) = entry(
+                &mut owner.devices,
+                |d| d.volume == volume,
+                || Device::new(minor, volume),
+            );
+            let old = found.clone();
+            found.minor = minor;
+            if let Some(info) = info {
+                found.update(&info);
+            }
+            if let Some(statistics) = statistics {
+                found.statistics = *statistics;
+            }
+            if action == Action::Create || *found != old {
+                changed(key, action);
+            }
+        }
+        EventKind::Connection {
+            resource,
+            peer_node_id,
+            name,
+            addresses,
+            info,
+            statistics,
+        } => {
+            let Some(owner) = state.by_name_mut(&resource) else {
+                return destroy;
+            };
+            let key = ObjectKey::Connection {
+                resource,
+                peer_node_id,
+            };
+            let same = |c: &Connection| c.peer_node_id == peer_node_id;
+            if destroy {
+                if remove(&mut owner.connections, same) {
+                    changed(key, Action::Destroy);
+                }
+                return true;
+            }
+            let (found, action) = entry(&mut owner.connections, same, || {
+                Connection::new(peer_node_id)
+            });
+            let old = found.clone();
+            if name.is_some() {
+                found.name = name;
+            }
+            // 8.4 names the addresses here; 9 has events for paths.
+            if let (None, Some(pair)) = (peer_node_id, addresses) {
+                found.paths = vec![Path::new(pair, None)];
+            }
+            if let Some(info) = info {
+                found.update(&info);
+            }
+            if let Some(statistics) = statistics {
+                found.statistics = statistics;
+            }
+            if action == Action::Create || *found != old {
+                changed(key, action);
+            }
+        }
+        EventKind::PeerDevice {
+            resource,
+            volume,
+            peer_node_id,
+            info,
+            statistics,
+        } => {
+            let connection = state
+                .by_name_mut(&resource)
+                .and_then(|r| r.connection_mut(peer_node_id));
+            let Some(owner) = connection else {
+                return destroy;
+            };
+            let key = ObjectKey::PeerDevice {
+                resource,
+                peer_node_id,
+                volume,
+            };
+            if destroy {
+                if remove(&mut owner.peer_devices, |p| p.volume == volume) {
+                    changed(key, Action::Destroy);
+                }
+                return true;
+            }
+            let (found, action) = entry(
+                &mut owner.peer_devices,
+                |p| p.volume == volume,
+                || PeerDevice::new(volume),
+            );
+            let old = found.clone();
+            if let Some(info) = info {
+                found.update(&info);
+            }
+            if let Some(statistics) = statistics {
+                found.statistics = *statistics;
+            }
+            if action == Action::Create || *found != old {
+                changed(key, action);
+            }
+        }
+        EventKind::Path {
+            resource,
+            peer_node_id,
+            addresses,
+            established,
+        } => {
+            let connection = state
+                .by_name_mut(&resource)
+                .and_then(|r| r.connection_mut(peer_node_id));
+            let Some(owner) = connection else {
+                return destroy;
+            };
+            let key = ObjectKey::Path {
+                resource,
+                peer_node_id,
+                addresses: addresses.clone(),
+            };
+            if destroy {
+                if remove(&mut owner.paths, |p| p.addresses == addresses) {
+                    changed(key, Action::Destroy);
+                }
+                return true;
+            }
+            let (found, action) = entry(
+                &mut owner.paths,
+                |p| p.addresses == addresses,
+                || Path::new(addresses.clone(), None),
+            );
+            if action == Action::Create || found.established != established {
+                found.established = established;
+                changed(key, action);
+            }
+        }
+        EventKind::Helper(_)
+        | EventKind::InitialStateDone
+        | EventKind::Legacy(_)
+        | EventKind::Unknown { .. } => {}
+    }
+    true
+}
+
+/// The object, made if it is not there.
+fn entry<T>(
+    list: &mut Vec<T>,
+    same: impl Fn(&T) -> bool,
+    make: impl FnOnce() -> T,
+) -> (&mut T, Action) {
+    match list.iter().position(same) {
+        Some(at) => (&mut list[at], Action::Change),
+        None => {
+            list.push(make());
+            let last = list.len() - 1;
+            (&mut list[last], Action::Create)
+        }
+    }
+}
+
+fn remove<T>(list: &mut Vec<T>, same: impl Fn(&T) -> bool) -> bool {
+    let before = list.len();
+    list.retain(|item| !same(item));
+    list.len() != before
+}
+
+/// What made `new` out of `old`: destroyed from the inside out, then made
+/// and changed from the outside in.
+fn difference(old: &State, new: &State) -> Vec<Change> {
+    let (was, is) = (objects(old), objects(new));
+    let gone = was.keys().filter(|key| !is.contains_key(key)).rev();
+    let changes = gone.map(|key| (key, Action::Destroy));
+    let made = is.iter().filter_map(|(key, value)| match was.get(key) {
+        None => Some((key, Action::Create)),
+        Some(before) if before != value => Some((key, Action::Change)),
+        Some(_) => None,
+    });
+    changes
+        .chain(made)
+        .map(|(object, action)| Change {
+            object: object.clone(),
+            action,
+        })
+        .collect()
+}
+
+/// An object without those it contains.
+#[derive(PartialEq)]
+enum Shallow {
+    Resource(Resource),
+    Device(Device),
+    Connection(Connection),
+    PeerDevice(PeerDevice),
+    Path(Path),
+}
+
+fn objects(state: &State) -> BTreeMap<ObjectKey, Shallow> {
+    let mut objects = BTreeMap::new();
+    for resource in &state.resources {
+        let name = || resource.name.clone();
+        for device in &resource.devices {
+            let key = ObjectKey::Device {
+                resource: name(),
+                volume: device.volume,
+            };
+            objects.insert(key, Shallow::Device(device.clone()));
+        }
+        for connection in &resource.connections {
+            let peer_node_id = connection.peer_node_id;
+            for peer in &connection.peer_devices {
+                let key = ObjectKey::PeerDevice {
+                    resource: name(),
+                    peer_node_id,
+                    volume: peer.volume,
+                };
+                objects.insert(key, Shallow::PeerDevice(peer.clone()));
+            }
+            for path in &connection.paths {
+                let addresses = path.addresses.clone();
+                let key = ObjectKey::Path {
+                    resource: name(),
+                    peer_node_id,
+                    addresses,
+                };
+                objects.insert(key, Shallow::Path(path.clone()));
+            }
+            let mut alone = connection.clone();
+            (alone.peer_devices, alone.paths) = (Vec::new(), Vec::new());
+            let key = ObjectKey::Connection {
+                resource: name(),
+                peer_node_id,
+            };
+            objects.insert(key, Shallow::Connection(alone));
+        }
+        let mut alone = resource.clone();
+        (alone.devices, alone.connections) = (Vec::new(), Vec::new());
+        objects.insert(
+            ObjectKey::Resource { resource: name() },
+            Shallow::Resource(alone),
+        );
+    }
+    objects
+}
