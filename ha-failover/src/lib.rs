@@ -10,6 +10,8 @@ pub mod placement;
 pub mod plan;
 pub mod planner;
 pub mod world;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 mod duration;
 
 pub use error::{Error, ErrorKind, Result};
