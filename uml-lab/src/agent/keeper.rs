@@ -1,0 +1,196 @@
+//! The keeper: parent of every kernel of one lab.
+//!
+//! It is started first, in a process group of its own so that ^C does not
+//! reach it, and holds one end of a socket pair. When the other end closes, for whatever
+//! reason, it kills what it started, removes the run directory and ends. So a
+//! lab that is killed leaves nothing behind.
+
+#![allow(unsafe_code, reason = "takes over descriptor 0")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::{launch, sys};
+use crate::protocol::{FromKeeper, MAX_MESSAGE, Message, ToKeeper};
+
+pub(crate) fn main(run_dir: &Path) -> i32 {
+    // The keeper's work starts when the lab is gone, so what ends the lab must
+    // not end it. The lab starts it in a process group of its own, which ^C in
+    // the terminal does not reach.
+    for signal in [
+        sys::SIGHUP,
+        sys::SIGINT,
+        sys::SIGQUIT,
+        sys::SIGTERM,
+        sys::SIGPIPE,
+    ] {
+        sys::ignore_signal(signal);
+    }
+    match Keeper::new().and_then(Keeper::work) {
+        Ok(()) => {}
+        Err(error) => eprintln!("keeper: {error}"),
+    }
+    kill_children();
+    // The lock file proves that this is a run directory and not something else
+    // somebody passed by mistake.
+    if run_dir.join("lock").is_file() {
+        remove_tree(run_dir);
+    }
+    0
+}
+
+struct Keeper {
+    lab: OwnedFd,
+    signals: fs::File,
+    nodes: BTreeMap<u32, i32>,
+    /// Keeps the run directory locked as long as this process lives.
+    lock: Option<OwnedFd>,
+}
+
+impl Keeper {
+    fn new() -> std::io::Result<Self> {
+        sys::close_from(3)?;
+        sys::adopt_orphans()?;
+        std::env::set_current_dir("/")?;
+        let signals = sys::signal_fd(sys::SIGCHLD)?.into();
+        // SAFETY: descriptor 0 is the socket the lab passed; nothing in this
+        // process reads standard input.
+        let lab = unsafe { sys::inherited(0) };
+        Ok(Keeper {
+            lab,
+            signals,
+            nodes: BTreeMap::new(),
+            lock: None,
+        })
+    }
+
+    /// Returns when the lab is gone or says that it is done.
+    fn work(mut self) -> std::io::Result<()> {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        loop {
+            let mut fds = [self.lab.as_raw_fd(), self.signals.as_raw_fd()].map(|fd| sys::PollFd {
+                fd,
+                events: sys::POLLIN,
+                revents: 0,
+            });
+            sys::poll_fds(&mut fds, -1)?;
+            if fds[1].revents != 0 {
+                // The content does not matter; waitpid says what happened.
+                let _ = self.signals.read(&mut [0; 1024]);
+                self.reap();
+            }
+            if fds[0].revents == 0 {
+                continue;
+            }
+            let (length, beside) = sys::receive_message(self.lab.as_fd(), &mut buffer)?;
+            if length == 0 {
+                return Ok(());
+            }
+            let message = ToKeeper::decode(&buffer[..length])
+                .map_err(|_| std::io::Error::other("malformed message from the lab"))?;
+            match message {
+                ToKeeper::Hold => self.lock = beside.into_iter().next(),
+                ToKeeper::Start(start) => {
+                    let id = start.id;
+                    let answer = match launch::launch(&start, &beside) {
+                        Ok(pid) => {
+                            self.nodes.insert(id, pid);
+                            FromKeeper::Started {
+                                id,
+                                pid: pid.unsigned_abs(),
+                            }
+                        }
+                        Err(failed) => FromKeeper::NotStarted {
+                            id,
+                            step: failed.step.into_bytes(),
+                            errno: failed.errno,
+                        },
+                    };
+                    self.tell(&answer);
+                }
+                ToKeeper::Kill { id } => {
+                    if let Some(pid) = self.nodes.remove(&id) {
+                        kill_group(pid);
+                    }
+                    self.tell(&FromKeeper::Killed { id });
+                }
+                ToKeeper::Shutdown => return Ok(()),
+            }
+        }
+    }
+
+    /// A lab that does not listen is about to close the socket.
+    fn tell(&self, message: &FromKeeper) {
+        let _ = sys::send_message(self.lab.as_fd(), &message.encode());
+    }
+
+    fn reap(&mut self) {
+        while let Some(Some((pid, status))) = sys::reap(-1, false) {
+            let node = self
+                .nodes
+                .iter()
+                .find(|(_, node)| **node == pid)
+                .map(|(id, _)| *id);
+            if let Some(id) = node {
+                self.nodes.remove(&id);
+                kill_group(pid);
+                self.tell(&FromKeeper::Exited { id, status });
+            }
+        }
+    }
+}
+
+/// Kills a kernel with all its helper processes, and waits until all are gone.
+///
+/// Helpers become children of this process when the kernel dies before them
+/// (it is a subreaper), so waiting for the group to be empty is possible.
+fn kill_group(leader: i32) {
+    // An error means that none is left.
+    let _ = sys::send_signal(-leader, sys::SIGKILL);
+    while let Some(Some(_)) = sys::reap(-leader, true) {}
+}
+
+/// Kills and reaps every child, whatever group it is in.
+fn kill_children() {
+    loop {
+        let me = std::process::id();
+        let children = fs::read_to_string(format!("/proc/self/task/{me}/children"));
+        for pid in children.unwrap_or_default().split_whitespace() {
+            if let Ok(pid) = pid.parse::<i32>() {
+                let _ = sys::send_signal(-pid, sys::SIGKILL);
+                let _ = sys::send_signal(pid, sys::SIGKILL);
+            }
+        }
+        if sys::reap(-1, true).is_none_or(|reaped| reaped.is_none()) {
+            return;
+        }
+    }
+}
+
+/// Removes a directory tree, also where a node left directories without
+/// permissions. There is nobody to report an error to.
+fn remove_tree(dir: &Path) {
+    for _ in 0..3 {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => return,
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            Err(_) => open_up(dir),
+        }
+    }
+}
+
+fn open_up(dir: &Path) {
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,795 @@
+//! One node: booting it, running programs in it, losing it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::builder::{Disk, NodeBuilder, parse_size};
+use crate::cache::{host_error, make_dir};
+use crate::command::{Child, Command, Input, Output};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lab::{Inner, PortPlan, Software};
+use crate::link::Link;
+use crate::protocol::{
+    Confine, Message, Port, Setup, Spawn, Start, Stdin, ToLab, ToNode, VERSION, WINDOW,
+};
+
+/// Search path of programs in nodes.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Lines of the console that errors show.
+const CONSOLE_LINES: usize = 25;
+
+/// A node of a lab.
+///
+/// A handle: clones are the same node. It does not keep the lab alive.
+#[derive(Clone, Debug)]
+pub struct Node {
+    lab: Arc<Inner>,
+    index: usize,
+}
+
+/// What the lab knows of a node.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    dir: PathBuf,
+    memory: String,
+    kernel_args: Vec<String>,
+    disks: Vec<PathBuf>,
+    /// Files outside the node's directory that it writes.
+    foreign_disks: Vec<PathBuf>,
+    ports: Vec<PortPlan>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held while booting or killing, so that these happen one after another.
+    turn: Mutex<()>,
+    next_file: AtomicU32,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Number of the current or last boot.
+    boot: u32,
+    phase: Phase,
+    link: Option<Arc<Link>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not running, and why.
+    Off(String),
+    Booting,
+    /// Booting, and the program in the node has spoken.
+    SettingUp,
+    Ready,
+}
+
+impl Machine {
+    /// Makes the node's directory.
+    pub(crate) fn prepare(
+        name: &str,
+        index: usize,
+        dir: PathBuf,
+        node: &NodeBuilder,
+        ports: Vec<PortPlan>,
+        software: &Software,
+        program: &Path,
+    ) -> Result<Self> {
+        let _ = index;
+        for sub in ["boot/m", "boot/dev", "share", "keep", "mem"] {
+            make_dir(&dir.join(sub))?;
+        }
+        let link = |from: &Path, to: &Path| {
+            fs::hard_link(from, to)
+                .map_err(|error| host_error(format!("make {}", to.display()), error))
+        };
+        link(program, &dir.join("boot/agent"))?;
+        let mut keeps = Vec::new();
+        for (n, keep) in node.keeps.iter().enumerate() {
+            let host = dir.join("keep").join(n.to_string());
+            make_dir(&host)?;
+            keeps.push((bytes(keep), bytes(&host)));
+        }
+        let setup = Setup {
+            host_name: name.as_bytes().to_vec(),
+            layers: software.layers.iter().map(|layer| bytes(layer)).collect(),
+            modules: bytes(&software.modules),
+            share: bytes(&dir.join("share")),
+            keeps,
+            ports: ports
+                .iter()
+                .enumerate()
+                .map(|(n, port)| Port {
+                    name: format!("vec{n}").into_bytes(),
+                    address: port
+                        .address
+                        .map(|(address, prefix)| (address.to_string().into_bytes(), prefix)),
+                })
+                .collect(),
+        };
+        fs::write(dir.join("boot/setup"), setup.encode())
+            .map_err(|error| host_error("write the node's setup", error))?;
+        let mut disks = Vec::new();
+        let mut foreign_disks = Vec::new();
+        for (n, disk) in node.disks.iter().enumerate() {
+            let path = dir.join(format!("disk{n}"));
+            let fail = |error| host_error(format!("make {}", path.display()), error);
+            match disk {
+                Disk::New(size) => {
+                    let file = File::create_new(&path).map_err(fail)?;
+                    file.set_len(parse_size(size)?).map_err(fail)?;
+                    disks.push(path);
+                }
+                Disk::File(file) => {
+                    let file = fs::canonicalize(file).map_err(fail)?;
+                    std::os::unix::fs::symlink(&file, &path).map_err(fail)?;
+                    foreign_disks.push(file.clone());
+                    disks.push(file);
+                }
+            }
+        }
+        Ok(Machine {
+            name: name.to_owned(),
+            dir,
+            memory: node.memory.clone(),
+            kernel_args: node.kernel_args.clone(),
+            disks,
+            foreign_disks,
+            ports,
+            state: Mutex::new(State {
+                boot: 0,
+                phase: Phase::Off("it was never booted".to_owned()),
+                link: None,
+            }),
+            changed: Condvar::new(),
+            turn: Mutex::default(),
+            next_file: AtomicU32::new(0),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn console_path(&self) -> PathBuf {
+        self.dir.join("console")
+    }
+
+    /// Hears from the keeper that the kernel of a boot ended by itself.
+    pub(crate) fn ended(&self, lab: &Inner, boot: u32, status: i32) {
+        let why = format!(
+            "its kernel ended by itself ({})",
+            ExitStatus::from_raw(status)
+        );
+        self.off(lab, Some(boot), &why);
+    }
+
+    /// Marks the node as lost, whichever boot it is in.
+    pub(crate) fn lost(&self, lab: &Inner, why: &str) {
+        self.off(lab, None, why);
+    }
+
+    fn off(&self, lab: &Inner, boot: Option<u32>, why: &str) {
+        let link = {
+            let mut state = self.state();
+            if boot.is_some_and(|boot| boot != state.boot) {
+                return;
+            }
+            if !matches!(state.phase, Phase::Off(_)) {
+                state.phase = Phase::Off(why.to_owned());
+            }
+            state.link.take()
+        };
+        for port in &self.ports {
+            lab.switch.set_link(port.port, false);
+        }
+        if let Some(link) = link {
+            link.close(why);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The kernel's command line.
+    fn command_line(&self, kernel: &Path) -> Vec<Vec<u8>> {
+        let mut words = vec![bytes(kernel)];
+        let mut word = |text: String| words.push(text.into_bytes());
+        word(format!("mem={}", self.memory));
+        word("root=/dev/root".into());
+        word("rootfstype=hostfs".into());
+        word(format!("rootflags={}", self.dir.join("boot").display()));
+        word("ro".into());
+        word("init=/agent".into());
+        word("con=null".into());
+        word("con0=null,fd:1".into());
+        word("ssl=null".into());
+        word("ssl0=fd:3".into());
+        // Relative to the node's directory, where the kernel starts.
+        word("uml_dir=.".into());
+        word("umid=uml".into());
+        for (n, port) in self.ports.iter().enumerate() {
+            let mac: Vec<String> = port.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+            let mac = mac.join(":");
+            word(format!(
+                "vec{n}:transport=fd,fd={},depth=128,mac={mac}",
+                4 + n
+            ));
+        }
+        for (letter, n) in (b'a'..).zip(0..self.disks.len()) {
+            // d: the content is data even if it looks like a copy-on-write
+            // header.
+            word(format!("ubd{}d=disk{n}", char::from(letter)));
+        }
+        for arg in &self.kernel_args {
+            word(arg.clone());
+        }
+        words
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+impl Node {
+    pub(crate) fn new(lab: Arc<Inner>, index: usize) -> Self {
+        Node { lab, index }
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.lab.machines[self.index]
+    }
+
+    /// Returns the node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.machine().name
+    }
+
+    /// Says whether the node is up and takes programs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.machine().state().phase == Phase::Ready
+    }
+
+    /// Returns the last lines of the node's console, over all its boots:
+    /// kernel messages, and what programs wrote to /dev/console.
+    #[must_use]
+    pub fn console_tail(&self, lines: usize) -> Vec<String> {
+        // A console line is rarely longer than 200 bytes.
+        let most = (lines as u64 + 1) * 200;
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(self.machine().console_path())?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+            let mut text = Vec::new();
+            file.read_to_end(&mut text)?;
+            Ok(text)
+        };
+        // No console yet is an empty one.
+        let text = read().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<&str> = text
+            .lines()
+            .map(|line| line.trim_end_matches('\r'))
+            .collect();
+        all[all.len().saturating_sub(lines)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
+    }
+
+    /// Returns the file that holds the content of disk `n` (/dev/ubda is 0).
+    /// Read it while the node is down.
+    ///
+    /// # Panics
+    ///
+    /// If the node has no such disk.
+    #[must_use]
+    pub fn disk_path(&self, n: usize) -> &Path {
+        &self.machine().disks[n]
+    }
+
+    /// Returns the directory on the host that holds the `n`th directory given
+    /// to [`NodeBuilder::keep`].
+    #[must_use]
+    pub fn keep_path(&self, n: usize) -> PathBuf {
+        self.machine().dir.join("keep").join(n.to_string())
+    }
+
+    fn error(&self, kind: ErrorKind, step: impl Into<String>) -> Error {
+        Error::new(kind, step).node(self.name())
+    }
+
+    /// Boots a node that is down, on the disks it had; returns when it is
+    /// ready to run programs.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if it is up, [`ErrorKind::Boot`] if it does not
+    /// come up.
+    pub fn boot(&self) -> Result<()> {
+        let _turn = self
+            .machine()
+            .turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.begin_boot()?;
+        self.finish_boot()
+    }
+
+    /// Starts the kernel.
+    pub(crate) fn begin_boot(&self) -> Result<()> {
+        let machine = self.machine();
+        if self.lab.closed.load(Ordering::SeqCst) {
+            return Err(self
+                .error(ErrorKind::NodeDown, "boot")
+                .detail("the lab is over"));
+        }
+        if !matches!(machine.state().phase, Phase::Off(_)) {
+            return Err(self
+                .error(ErrorKind::Invalid, "boot")
+                .detail("the node is up"));
+        }
+        let fail = |what: &str, error: std::io::Error| {
+            self.error(ErrorKind::Host, format!("boot: {what}"))
+                .os(error)
+        };
+        let console = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(machine.console_path())
+            .map_err(|error| fail("open the console", error))?;
+        // A kernel that was killed leaves its pid file, and the next would
+        // take another name.
+        let _ = fs::remove_dir_all(machine.dir.join("uml"));
+        let (ours, theirs) = UnixStream::pair().map_err(|error| fail("make the channel", error))?;
+        let (link, receiver) = Link::new(self.name(), ours);
+        let boot = self.lab.next_boot.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut state = machine.state();
+            state.boot = boot;
+            state.phase = Phase::Booting;
+            state.link = Some(Arc::clone(&link));
+        }
+        let lab = Arc::clone(&self.lab);
+        let writer = Arc::clone(&link);
+        let started = self
+            .lab
+            .thread("writer", move || writer.write(&receiver))
+            .and_then(|()| {
+                let node = Node::new(lab, self.index);
+                self.lab.thread("reader", move || {
+                    let why = link.read(|message| node.hear(boot, &link, message));
+                    // The keeper knows better why, if the kernel died.
+                    std::thread::sleep(Duration::from_millis(100));
+                    node.machine().off(&node.lab, Some(boot), &why);
+                })
+            });
+        if let Err(error) = started {
+            machine.off(&self.lab, Some(boot), "its threads did not start");
+            return Err(error.node(self.name()));
+        }
+        for port in &machine.ports {
+            self.lab.switch.set_link(port.port, true);
+        }
+        let mut beside: Vec<BorrowedFd<'_>> = vec![console.as_fd(), theirs.as_fd()];
+        beside.extend(
+            machine
+                .ports
+                .iter()
+                .map(|port| self.lab.switch.node_end(port.port)),
+        );
+        let launched = self.lab.keeper.launch(self.start_message(boot), &beside);
+        launched.map(drop).map_err(|error| {
+            machine.off(&self.lab, Some(boot), "its kernel did not start");
+            error.node(self.name())
+        })
+    }
+
+    fn start_message(&self, boot: u32) -> Start {
+        let machine = self.machine();
+        let mut env = vec![(b"PATH".to_vec(), PATH.as_bytes().to_vec())];
+        let confine = nix::unistd::geteuid().is_root().then(|| {
+            let memory = bytes(&machine.dir.join("mem"));
+            env.push((b"TMPDIR".to_vec(), memory.clone()));
+            let disks = machine.foreign_disks.iter().map(|disk| bytes(disk));
+            Confine {
+                writable: [bytes(&machine.dir)].into_iter().chain(disks).collect(),
+                memory,
+            }
+        });
+        Start {
+            id: boot,
+            argv: machine.command_line(&self.lab.kernel),
+            env,
+            cwd: bytes(&machine.dir),
+            confine,
+        }
+    }
+
+    /// Waits until the node is ready.
+    pub(crate) fn finish_boot(&self) -> Result<()> {
+        let machine = self.machine();
+        let until = Instant::now() + self.lab.boot_deadline;
+        let mut state = machine.state();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let why = match &state.phase {
+                Phase::Ready => return Ok(()),
+                Phase::Off(why) => Some(why.clone()),
+                Phase::Booting | Phase::SettingUp if left.is_zero() => Some(format!(
+                    "not ready after {:?}, {}",
+                    self.lab.boot_deadline,
+                    if state.phase == Phase::Booting {
+                        "the kernel did not start its first program"
+                    } else {
+                        "its setup did not end"
+                    }
+                )),
+                Phase::Booting | Phase::SettingUp => None,
+            };
+            if let Some(why) = why {
+                let boot = state.boot;
+                drop(state);
+                // Killed even if it ended: what is left of it goes too.
+                let _ = self.lab.keeper.kill(boot);
+                machine.off(&self.lab, Some(boot), &why);
+                return Err(self
+                    .error(ErrorKind::Boot, "boot")
+                    .detail(why)
+                    .console(self.console_tail(CONSOLE_LINES)));
+            }
+            state = machine
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Takes a message that is not about a program.
+    fn hear(&self, boot: u32, link: &Arc<Link>, message: ToLab) {
+        let machine = self.machine();
+        let mut state = machine.state();
+        if state.boot != boot {
+            return;
+        }
+        match message {
+            ToLab::Hello { version } if version == VERSION => state.phase = Phase::SettingUp,
+            ToLab::Hello { version } => {
+                state.phase = Phase::Off(format!("its program speaks protocol {version}"));
+            }
+            ToLab::Ready => state.phase = Phase::Ready,
+            ToLab::Failed { step, errno } => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                state.phase = Phase::Off(format!("{}: {error}", String::from_utf8_lossy(&step)));
+            }
+            ToLab::Power { id, verb, node } => {
+                drop(state);
+                self.answer_power(link, id, &verb, &node);
+                return;
+            }
+            _ => return,
+        }
+        drop(state);
+        machine.changed.notify_all();
+    }
+
+    /// Serves the power switch, in a thread of its own: a node may switch
+    /// itself off.
+    fn answer_power(&self, link: &Arc<Link>, id: u32, verb: &[u8], name: &[u8]) {
+        let verb = String::from_utf8_lossy(verb).into_owned();
+        let name = String::from_utf8_lossy(name).into_owned();
+        let lab = Arc::clone(&self.lab);
+        let link = Arc::clone(link);
+        let work = move || {
+            let (code, text) = power(&lab, &verb, &name);
+            link.send(&ToNode::PowerReply {
+                id,
+                code,
+                text: text.into_bytes(),
+            });
+        };
+        if let Err(error) = self.lab.thread("power", work) {
+            eprintln!("uml-lab: power switch: {error}");
+        }
+    }
+
+    /// Loses the node: all its processes are killed at once, as if its power
+    /// failed, except that what it had handed to its disks is kept. On return
+    /// nothing of it runs. No error if it is down.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Host`] if the keeper is gone.
+    pub fn kill(&self) -> Result<()> {
+        let machine = self.machine();
+        let _turn = machine.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let boot = machine.state().boot;
+        let killed = self.lab.keeper.kill(boot);
+        machine.off(&self.lab, Some(boot), "it was killed");
+        killed.map_err(|error| error.node(self.name()))
+    }
+
+    fn link(&self, step: &str) -> Result<Arc<Link>> {
+        let state = self.machine().state();
+        match (&state.phase, &state.link) {
+            (Phase::Ready, Some(link)) => Ok(Arc::clone(link)),
+            (phase, _) => {
+                let why = match phase {
+                    Phase::Off(why) => why.clone(),
+                    _ => "it is booting".to_owned(),
+                };
+                drop(state);
+                Err(self
+                    .error(ErrorKind::NodeDown, step)
+                    .detail(why)
+                    .console(self.console_tail(CONSOLE_LINES)))
+            }
+        }
+    }
+
+    /// Adds the console to errors about a node that is gone.
+    fn explain(&self, error: Error) -> Error {
+        if matches!(error.kind(), ErrorKind::NodeDown) {
+            error.console(self.console_tail(CONSOLE_LINES))
+        } else {
+            error
+        }
+    }
+
+    /// Runs a program to its end and returns what it wrote.
+    ///
+    /// A program that fails is not an error here: look at
+    /// [`Output::status`], or use [`Node::run_ok`]. Many may run at once, from
+    /// as many threads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Spawn`] if it cannot be started (with errno),
+    /// [`ErrorKind::Deadline`] if it takes too long (its process group is
+    /// killed, [`Error::output`] has what it wrote), [`ErrorKind::NodeDown`]
+    /// if the node is down or lost meanwhile.
+    pub fn run(&self, command: impl Into<Command>) -> Result<Output> {
+        let command = command.into();
+        let deadline = command.deadline;
+        let child = self.spawn(command)?;
+        child.wait(deadline).map_err(|error| self.explain(error))
+    }
+
+    /// Runs a program that is expected to succeed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::run`], and [`ErrorKind::Failed`], with its output, if it
+    /// ends with anything but exit code 0.
+    pub fn run_ok(&self, command: impl Into<Command>) -> Result<Output> {
+        let command = command.into();
+        let name = command.name();
+        let output = self.run(command)?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        Err(self
+            .error(ErrorKind::Failed, format!("run {name}"))
+            .detail(output.status.to_string())
+            .with_output(output))
+    }
+
+    /// Starts a program and returns while it runs. The command's deadline is
+    /// not used.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Spawn`] if it cannot be started (with errno),
+    /// [`ErrorKind::NodeDown`] if the node is down or lost meanwhile.
+    pub fn spawn(&self, command: impl Into<Command>) -> Result<Child> {
+        let command = command.into();
+        let name = command.name();
+        let link = self.link(&format!("run {name}"))?;
+        let (stdin, now) = match command.stdin {
+            Input::Null => (Stdin::Null, None),
+            Input::Piped => (Stdin::Pipe, None),
+            Input::Bytes(bytes) if bytes.len() <= WINDOW as usize / 8 => (Stdin::Pipe, Some(bytes)),
+            // The serial line is slow towards the node; a shared file is not.
+            Input::Bytes(bytes) => (Stdin::File(self.share(&bytes)?), None),
+        };
+        let mut env = vec![
+            (b"PATH".to_vec(), PATH.as_bytes().to_vec()),
+            (b"HOME".to_vec(), b"/root".to_vec()),
+            (b"LANG".to_vec(), b"C.UTF-8".to_vec()),
+            (b"TERM".to_vec(), b"dumb".to_vec()),
+            (b"UML_LAB_NODE".to_vec(), self.name().as_bytes().to_vec()),
+        ];
+        let added = command.env.iter();
+        env.extend(added.map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())));
+        let spawn = Spawn {
+            argv: command
+                .argv
+                .iter()
+                .map(|arg| arg.as_bytes().to_vec())
+                .collect(),
+            env,
+            cwd: command.cwd.as_bytes().to_vec(),
+            stdin,
+        };
+        if spawn.argv.iter().map(Vec::len).sum::<usize>() > 128 * 1024 {
+            return Err(self.error(
+                ErrorKind::Invalid,
+                format!("run {name}: arguments too long"),
+            ));
+        }
+        let running = link
+            .spawn(spawn, name)
+            .map_err(|error| self.explain(error))?;
+        let child = Child { running };
+        if let Some(bytes) = now {
+            child.write_stdin(&bytes)?;
+            child.close_stdin()?;
+        }
+        Ok(child)
+    }
+
+    /// Puts bytes where the node can read them; returns the path in the node.
+    fn share(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let machine = self.machine();
+        let name = format!(
+            "stdin-{}",
+            machine.next_file.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = machine.dir.join("share").join(&name);
+        fs::write(&path, bytes)
+            .map_err(|error| host_error(format!("write {}", path.display()), error))
+            .map_err(|error| error.node(self.name()))?;
+        Ok(format!("/run/lab/host/{name}").into_bytes())
+    }
+
+    /// Writes a file in the node, making the directories above it. The mode
+    /// is the file's permission bits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`] with errno if the node refuses, and those of
+    /// [`Node::run`].
+    pub fn write_file(
+        &self,
+        path: impl AsRef<Path>,
+        content: impl Into<Vec<u8>>,
+        mode: u32,
+    ) -> Result<()> {
+        let path = path.as_ref();
+        let command = Command::new("/run/lab/agent")
+            .arg("put")
+            .arg(path)
+            .arg(format!("{mode:o}"));
+        self.transfer("write", path, command.stdin(content))
+            .map(drop)
+    }
+
+    /// Reads a file of the node.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`] with errno if the node refuses, and those of
+    /// [`Node::run`].
+    pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        let path = path.as_ref();
+        let command = Command::new("/run/lab/agent").arg("get").arg(path);
+        self.transfer("read", path, command)
+    }
+
+    fn transfer(&self, verb: &str, path: &Path, command: Command) -> Result<Vec<u8>> {
+        let output = self.run(command)?;
+        match output.status.code() {
+            Some(0) => Ok(output.stdout),
+            code => {
+                let error = self.error(ErrorKind::Failed, format!("{verb} {}", path.display()));
+                Err(match code {
+                    Some(errno @ 1..128) => error.os(std::io::Error::from_raw_os_error(errno)),
+                    _ => error.detail(output.stderr_text()),
+                })
+            }
+        }
+    }
+
+    /// Loads a kernel module with modprobe, with parameters like
+    /// `"usermode_helper=/bin/true"`. Loaded already is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`] with what modprobe said, and those of
+    /// [`Node::run`].
+    pub fn load_module<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        name: &str,
+        parameters: impl IntoIterator<Item = S>,
+    ) -> Result<()> {
+        self.run_ok(Command::new("/sbin/modprobe").arg(name).args(parameters))
+            .map(drop)
+    }
+
+    /// Runs one test of the running test program inside the node.
+    ///
+    /// The node sees the host's files, so the executable is there. The inner
+    /// test is an ordinary `#[test]`, marked `#[ignore]` so that it does not
+    /// run on the host; it finds its node's name in `UML_LAB_NODE`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`], with its output, if it fails or if there is no
+    /// test of this name, and those of [`Node::run`].
+    pub fn run_test(&self, name: &str) -> Result<()> {
+        self.run_test_with(name, |command| command)
+    }
+
+    /// Like [`Node::run_test`], with a chance to change environment, input or
+    /// deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::run_test`].
+    pub fn run_test_with(&self, name: &str, change: impl FnOnce(Command) -> Command) -> Result<()> {
+        let program =
+            std::env::current_exe().map_err(|error| host_error("find this test", error))?;
+        let mut command = Command::new(&program)
+            .args([
+                "--exact",
+                name,
+                "--include-ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env("RUST_BACKTRACE", "1");
+        if let Ok(dir) = std::env::current_dir() {
+            command = command.current_dir(dir);
+        }
+        let output = self.run(change(command))?;
+        let error = || self.error(ErrorKind::Failed, format!("test {name}"));
+        if !output.status.success() {
+            return Err(error()
+                .detail(output.status.to_string())
+                .with_output(output));
+        }
+        // A name that matches nothing is a success to the test harness.
+        if !output.stdout_text().contains("running 1 test") {
+            return Err(error()
+                .detail("this test program has no such test")
+                .with_output(output));
+        }
+        Ok(())
+    }
+}
+
+/// Does what the power switch was asked to; exit code and text.
+fn power(lab: &Arc<Inner>, verb: &str, name: &str) -> (u8, String) {
+    let Some(index) = lab.find(name) else {
+        return (1, format!("no node named {name:?}"));
+    };
+    let node = Node::new(Arc::clone(lab), index);
+    let result = match verb {
+        "status" => {
+            let off = matches!(node.machine().state().phase, Phase::Off(_));
+            return if off {
+                (2, "off".to_owned())
+            } else {
+                (0, "on".to_owned())
+            };
+        }
+        "off" => node.kill(),
+        "on" if node.is_running() => Ok(()),
+        "on" => node.boot(),
+        _ => return (1, format!("no verb {verb:?}: want status, off or on")),
+    };
+    match result {
+        Ok(()) => (0, verb.to_owned()),
+        Err(error) => (1, error.to_string()),
+    }
+}
