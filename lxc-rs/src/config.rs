@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::container::{Container, exists, outcome, run};
 use crate::error::{Error, ErrorKind, Result};
@@ -152,6 +155,30 @@ impl Container {
             .map_err(|error| self.io(CALL, "the configuration file cannot be read", error))?;
         self.edits.clear();
         Ok(())
+    }
+
+    /// The configuration in memory as [`Container::save_config`] would write
+    /// it: includes as includes, not what they include.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] if liblxc does not write it, [`ErrorKind::Io`].
+    pub fn config_text(&self) -> Result<Vec<u8>> {
+        const CALL: &str = "config_text";
+        let failed = |error| self.io(CALL, "no file in memory", error);
+        let file = memfd_create(c"lxc-rs-config", MFdFlags::MFD_CLOEXEC)
+            .map_err(|error| failed(error.into()))?;
+        let mut file = File::from(file);
+        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .expect("a number has no NUL byte");
+        if !self.lock().save_config(&path) {
+            return Err(self.error(CALL, ErrorKind::Refused, "liblxc does not write it"));
+        }
+        let mut text = Vec::new();
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut text))
+            .map_err(failed)?;
+        Ok(text)
     }
 
     fn key(&self, call: &'static str, key: &str) -> Result<CString> {

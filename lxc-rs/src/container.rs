@@ -42,7 +42,6 @@ use crate::wire::{Edit, Event, Failure, Reply, Verb};
 /// # Ok::<(), lxc_rs::Error>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "dropping this only closes the handle"]
 pub struct Container {
     lxcpath: LxcPath,
     name: ContainerName,
@@ -217,16 +216,15 @@ impl Container {
         }
     }
 
-    /// Where the root file system is, and by which driver.
+    /// Where the root file system is, and by which driver; `None` if the
+    /// configuration does not say. (The configuration *item* does not have the
+    /// driver in it, so this reads the configuration's text.)
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ConfigRejected`] if `lxc.rootfs.path` cannot be read.
+    /// [`ErrorKind::Refused`] or [`ErrorKind::Io`] if the text cannot be had.
     pub fn rootfs(&self) -> Result<Option<Rootfs>> {
-        Ok(self
-            .config_item("lxc.rootfs.path")?
-            .as_deref()
-            .map(Rootfs::parse))
+        Ok(Rootfs::in_config(&self.config_text()?))
     }
 
     /// Starts the container in the background and waits until its init runs.
@@ -576,10 +574,6 @@ fn failed(call: &Call<'_>, failure: Failure, log: &[LogLine]) -> Error {
             let detail = format!("the helper process cannot load liblxc: {}", text(why));
             call.error(ErrorKind::Unsupported, detail)
         }
-        Failure::NotLoaded => call.error(
-            ErrorKind::ConfigRejected,
-            "liblxc rejects the configuration",
-        ),
         Failure::Edit(index) => {
             let edit = usize::try_from(index)
                 .ok()
@@ -606,9 +600,13 @@ fn failed(call: &Call<'_>, failure: Failure, log: &[LogLine]) -> Error {
         ),
         Failure::NotRunning => call.error(ErrorKind::NotRunning, "it does not run"),
         // As root a denial is a consequence of something else.
-        Failure::Call(_) if !nix::unistd::geteuid().is_root() && denied() => {
+        Failure::Call(_) | Failure::NotLoaded if !nix::unistd::geteuid().is_root() && denied() => {
             call.error(ErrorKind::NoPermission, "liblxc was denied something")
         }
+        Failure::NotLoaded => call.error(
+            ErrorKind::ConfigRejected,
+            "liblxc rejects the configuration",
+        ),
         Failure::Call(_) => call.error(ErrorKind::Refused, "liblxc says no"),
         Failure::Internal(why) => call.error(
             ErrorKind::Helper,

@@ -12,19 +12,6 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 /// (`BTRFS_FIRST_FREE_OBJECTID`, btrfs_tree.h).
 const SUBVOLUME_ROOT: u64 = 256;
 
-/// Storage drivers that liblxc takes as a prefix, `driver:path`.
-const DRIVERS: [&str; 9] = [
-    "btrfs",
-    "dir",
-    "loop",
-    "lvm",
-    "nbd",
-    "overlay",
-    "overlayfs",
-    "rbd",
-    "zfs",
-];
-
 /// The value of `lxc.rootfs.path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,26 +24,23 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
+    /// Splits a value as liblxc does: the first colon ends the driver.
     pub(crate) fn parse(value: &OsStr) -> Self {
         let bytes = value.as_bytes();
-        let named = bytes
-            .iter()
-            .position(|byte| *byte == b':')
-            .and_then(|colon| {
-                let (driver, rest) = (&bytes[..colon], &bytes[colon + 1..]);
-                let driver = DRIVERS
-                    .into_iter()
-                    .find(|known| known.as_bytes() == driver)?;
-                Some((driver.to_owned(), rest))
-            });
-        let (driver, path) = match named {
-            Some((driver, path)) => (Some(driver), path),
+        let (driver, path) = match bytes.iter().position(|byte| *byte == b':') {
+            Some(colon) => (Some(&bytes[..colon]), &bytes[colon + 1..]),
             None => (None, bytes),
         };
         Self {
-            driver,
+            driver: driver.map(|driver| String::from_utf8_lossy(driver).into_owned()),
             path: PathBuf::from(OsString::from_vec(path.to_vec())),
         }
+    }
+
+    /// Finds the value in the text of a configuration. liblxc itself only
+    /// tells the path: `get_config_item` leaves the driver out.
+    pub(crate) fn in_config(text: &[u8]) -> Option<Self> {
+        last_value(text, 0).map(|value| Self::parse(&value))
     }
 
     /// Whether the path is a Btrfs subvolume.
@@ -79,6 +63,46 @@ pub(crate) fn is_subvolume(path: &Path) -> bool {
     btrfs && fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.ino() == SUBVOLUME_ROOT)
 }
 
+/// How deep includes are followed.
+const DEEP: u32 = 8;
+
+/// The value of the last `lxc.rootfs.path` in a configuration and what it includes.
+fn last_value(text: &[u8], depth: u32) -> Option<OsString> {
+    let mut found = None;
+    for line in text.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        let Some(equals) = line.iter().position(|byte| *byte == b'=') else {
+            continue;
+        };
+        let value = OsStr::from_bytes(line[equals + 1..].trim_ascii());
+        match line[..equals].trim_ascii_end() {
+            b"lxc.rootfs.path" => found = Some(value.to_owned()),
+            b"lxc.include" if depth < DEEP => {
+                for file in included(Path::new(value)) {
+                    let text = fs::read(file).unwrap_or_default();
+                    found = last_value(&text, depth + 1).or(found);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A file, or the `.conf` files of a directory.
+fn included(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return vec![path.to_owned()];
+    };
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "conf")
+    });
+    files.sort();
+    files
+}
+
 /// Whether a container's directory holds snapshots.
 pub(crate) fn has_snapshots(dir: &Path) -> bool {
     fs::read_dir(dir.join("snaps")).is_ok_and(|mut entries| entries.next().is_some())
@@ -98,7 +122,29 @@ mod tests {
             parse("btrfs:/a/rootfs"),
             (Some("btrfs".into()), "/a/rootfs".into())
         );
-        assert_eq!(parse("/a:b/rootfs"), (None, "/a:b/rootfs".into()));
         assert_eq!(parse("/a/rootfs"), (None, "/a/rootfs".into()));
+    }
+
+    #[test]
+    fn the_last_line_counts_and_includes_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let common = dir.path().join("a.conf");
+        fs::write(&common, "lxc.rootfs.path = dir:/included\n").unwrap();
+        let text = format!(
+            "lxc.rootfs.path = btrfs:/own\nlxc.include = {}\n",
+            dir.path().display()
+        );
+        let rootfs = Rootfs::in_config(text.as_bytes()).unwrap();
+        assert_eq!(
+            (rootfs.driver.as_deref(), rootfs.path.to_str()),
+            (Some("dir"), Some("/included"))
+        );
+        let text = format!("lxc.include={}\n  lxc.rootfs.path=/own\n", common.display());
+        let rootfs = Rootfs::in_config(text.as_bytes()).unwrap();
+        assert_eq!((rootfs.driver, rootfs.path.to_str()), (None, Some("/own")));
+        assert_eq!(Rootfs::in_config(b"# lxc.rootfs.path = /x\n"), None);
+        // One that includes itself ends.
+        fs::write(&common, format!("lxc.include = {}\n", common.display())).unwrap();
+        assert_eq!(Rootfs::in_config(&fs::read(&common).unwrap()), None);
     }
 }

@@ -75,11 +75,9 @@ impl Container {
         call!(self.0, create(itself, store, &mut specs, quiet, ptr::null()) else false)
     }
 
-    /// A container with a log file of its own logs there while it runs, as its
-    /// administrator asked; the lines of this call are then copied to ours.
-    pub(crate) fn divert_log(&self) -> Option<Tail> {
+    /// The log file of its own that the configuration asks for.
+    pub(crate) fn own_log(&self) -> Option<Tail> {
         let file = self.0.config_item(c"lxc.log.file").filter(|file| !file.is_empty())?;
-        self.0.library.close_log();
         let end = std::fs::metadata(crate::path(&file)).map_or(0, |file| file.len());
         Some(Tail { file, end })
     }

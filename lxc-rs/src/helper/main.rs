@@ -74,10 +74,24 @@ fn serve(request: &Request) -> Result<Reply, Failure> {
             sys::LoadError::Missing(text) | sys::LoadError::Version(text) => text.into_bytes(),
         })
     })?;
-    let log = format!("/proc/self/fd/{}", wire::LOG);
-    library.log_to(&c_string(log.as_bytes())?);
-    let container = Container::open(library, &c_string(&request.name)?, &c_string(&request.lxcpath)?)?;
-    container.apply(&request.edits)?;
+    let open = |library| {
+        let container =
+            Container::open(library, &c_string(&request.name)?, &c_string(&request.lxcpath)?)?;
+        container.apply(&request.edits)?;
+        Ok::<_, Failure>(container)
+    };
+    // The monitor keeps the log that is open when it starts. A container that
+    // has a log file of its own must find no other, which liblxc prefers.
+    if let Verb::Start { argv } = &request.verb
+        && let Ok(container) = open(library.clone())
+        && let Some(tail) = container.own_log()
+    {
+        let started = start(&container, argv);
+        tail.copy_to_log();
+        return started;
+    }
+    library.log_to(&c_string(format!("/proc/self/fd/{}", wire::LOG).as_bytes())?);
+    let container = open(library)?;
     if request.verb == Verb::Create {
         return create(&container);
     }
@@ -112,14 +126,12 @@ fn serve(request: &Request) -> Result<Reply, Failure> {
 }
 
 fn start(container: &Container, argv: &[Vec<u8>]) -> Result<Reply, Failure> {
+    if !container.0.is_defined() {
+        return Err(Failure::NotDefined);
+    }
     refuse_running(container)?;
     let argv = argv.iter().map(|argument| c_string(argument)).collect::<Result<Vec<_>, _>>()?;
-    let tail = container.divert_log();
-    let started = container.start(&argv);
-    if let Some(tail) = tail {
-        tail.copy_to_log();
-    }
-    if !started {
+    if !container.start(&argv) {
         return Err(Failure::Call(0));
     }
     // Starting was reported, but an init that cannot run ends at once.

@@ -87,7 +87,6 @@ symbols! {
     lxc_config_item_is_supported: unsafe extern "C" fn(*const c_char) -> bool,
     lxc_has_api_extension: unsafe extern "C" fn(*const c_char) -> bool,
     lxc_log_init: unsafe extern "C" fn(*mut lxc_log) -> c_int,
-    lxc_log_close: unsafe extern "C" fn(),
 }
 
 /// A liblxc that passed the version gate. Never unloaded: liblxc keeps

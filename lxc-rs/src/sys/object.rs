@@ -159,9 +159,4 @@ impl Library {
         // If it fails there are no log lines, and the call goes on.
         unsafe { (self.symbols.lxc_log_init)(&mut log) };
     }
-
-    pub(crate) fn close_log(&self) {
-        // SAFETY: takes nothing; the file is liblxc's own.
-        unsafe { (self.symbols.lxc_log_close)() };
-    }
 }
