@@ -1,0 +1,195 @@
+//! What is allowed and still not right.
+
+use std::path::Path;
+
+use crate::error::Problem;
+use crate::model::{HostName, Resource, Settings, Value};
+use crate::source::Span;
+
+/// Findings about all resources, after everything was inherited.
+pub(crate) fn resources(resources: &[Resource]) -> Vec<Problem> {
+    let mut out = Vec::new();
+    for r in resources {
+        device_differs(r, &mut out);
+        fencing(r, &mut out);
+        protocol(r, &mut out);
+        split_brain(r, &mut out);
+        authentication(r, &mut out);
+    }
+    disk_used_twice(resources, &mut out);
+    out
+}
+
+/// `become-primary-on`: the init script promotes, whoever else decides about owners.
+pub(crate) fn become_primary_on(span: Span) -> Problem {
+    let text = "\"become-primary-on\" lets the start script promote, with data that may be old";
+    Problem::warning(span, "become-primary-on", text)
+        .remedy("remove it and let one place decide where a resource is primary")
+}
+
+/// A volume of the resource sets what its host or the resource sets otherwise.
+pub(crate) fn ambiguous(of_host: &Settings, of_volume: &Settings) -> Vec<Problem> {
+    let differs = |s: &&crate::Setting| of_host.get(s.name).is_some_and(|t| t.value != s.value);
+    of_volume
+        .iter()
+        .filter(differs)
+        .map(|s| {
+            let text = format!(
+                "\"{}\" of this volume has no effect: the resource, \"common\" or the host sets it, \
+                 too (and DRBD 9 refuses that)",
+                s.name
+            );
+            Problem::warning(s.span, "ambiguous-inheritance", text)
+                .remedy("set it in the volume of each host, or only once")
+        })
+        .collect()
+}
+
+fn device_differs(r: &Resource, out: &mut Vec<Problem>) {
+    let Some((first, others)) = r.hosts.split_first() else {
+        return;
+    };
+    for host in others {
+        for v in &host.volumes {
+            let other = first.volumes.iter().find(|o| o.number == v.number);
+            let Some(minor) = other.and_then(|o| o.minor) else {
+                continue;
+            };
+            if v.minor.is_none_or(|m| m == minor) {
+                continue;
+            }
+            let text = format!(
+                "resource {} is minor {} on {} but minor {minor} on {}",
+                r.name,
+                v.minor.unwrap_or_default(),
+                host.shown(),
+                first.shown()
+            );
+            out.push(
+                Problem::warning(v.span, "device-differs", text).remedy(format!(
+                    "use the same device on each host, or mount by the device of the node: \
+                 /dev/drbd{minor} does not exist on {} for this resource",
+                    host.shown()
+                )),
+            );
+        }
+    }
+}
+
+fn fencing(r: &Resource, out: &mut Vec<Problem>) {
+    // 8.4 has it in the disk section, 9 in net; 9 can have quorum instead.
+    let set = |s: &Settings| s.text("fencing").is_some_and(|v| v != "dont-care");
+    let quorum = r
+        .sections
+        .options
+        .get("quorum")
+        .is_some_and(|s| s.value != Value::Word("off".into()));
+    let volumes = || {
+        r.hosts
+            .iter()
+            .flat_map(|h| &h.volumes)
+            .any(|v| set(&v.options))
+    };
+    if set(&r.sections.disk) || set(&r.sections.net) || quorum || volumes() {
+        if r.sections.handlers.get("fence-peer").is_none() && !quorum {
+            let text = format!("resource {} has fencing but no fence-peer handler", r.name);
+            out.push(
+                Problem::warning(r.span, "no-fence-handler", text)
+                    .remedy("handlers { fence-peer \"…\"; }"),
+            );
+        }
+        return;
+    }
+    let text = format!(
+        "resource {} has no fencing: when the link between the nodes breaks, both can be promoted",
+        r.name
+    );
+    out.push(Problem::warning(r.span, "no-fencing", text).remedy(
+        "disk { fencing resource-only; } with a fence-peer handler (in DRBD 9: net), or promote \
+         only with evidence that the peer is down",
+    ));
+}
+
+fn protocol(r: &Resource, out: &mut Vec<Problem>) {
+    if let Some(s) = r.sections.net.get("protocol")
+        && r.sections.net.text("protocol") != Some("C")
+    {
+        let text = format!(
+            "resource {}: with protocol {} a write that was acknowledged can be lost with the node",
+            r.name,
+            s.raw()
+        );
+        out.push(Problem::warning(s.span, "weak-protocol", text).remedy("protocol C;"));
+    }
+}
+
+fn split_brain(r: &Resource, out: &mut Vec<Problem>) {
+    for (name, harmless) in [
+        ("after-sb-0pri", &["disconnect", "discard-zero-changes"][..]),
+        ("after-sb-1pri", &["disconnect", "consensus"]),
+        ("after-sb-2pri", &["disconnect"]),
+    ] {
+        if let Some(s) = r.sections.net.get(name)
+            && !harmless.contains(&s.raw())
+        {
+            let text = format!(
+                "resource {}: {name} {} throws writes away without asking after a split brain",
+                r.name,
+                s.raw()
+            );
+            out.push(
+                Problem::warning(s.span, "split-brain-automatic", text)
+                    .remedy(format!("{name} disconnect;")),
+            );
+        }
+    }
+}
+
+fn authentication(r: &Resource, out: &mut Vec<Problem>) {
+    let net = &r.sections.net;
+    if net.get("shared-secret").is_some() && net.get("cram-hmac-alg").is_none() {
+        let span = net.get("shared-secret").map_or(r.span, |s| s.span);
+        let text = format!(
+            "resource {}: the secret is not used without cram-hmac-alg",
+            r.name
+        );
+        out.push(
+            Problem::warning(span, "no-peer-authentication", text).remedy("cram-hmac-alg sha1;"),
+        );
+    } else if net.get("cram-hmac-alg").is_none() {
+        let text = format!(
+            "resource {}: any host that reaches the port can be the peer",
+            r.name
+        );
+        out.push(
+            Problem::warning(r.span, "no-peer-authentication", text)
+                .remedy("net { cram-hmac-alg sha1; shared-secret \"…\"; }"),
+        );
+    }
+}
+
+fn disk_used_twice(resources: &[Resource], out: &mut Vec<Problem>) {
+    let mut seen: std::collections::HashMap<(&str, &Path), String> = Default::default();
+    for r in resources {
+        for host in &r.hosts {
+            let HostName::On(names) = &host.name else {
+                continue;
+            };
+            for v in &host.volumes {
+                let Some(disk) = v.disk.as_deref() else {
+                    continue;
+                };
+                for name in names {
+                    let user = format!("{}/{}", r.name, v.number);
+                    if let Some(other) = seen.insert((name, disk), user.clone()) {
+                        let text = format!(
+                            "disk {} on {name} is used by {other} already, and by {user}",
+                            disk.display()
+                        );
+                        out.push(Problem::warning(v.span, "disk-used-twice", text));
+                    }
+                }
+            }
+        }
+    }
+}

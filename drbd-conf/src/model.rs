@@ -1,0 +1,491 @@
+//! The configuration as it is written, before anything is inherited.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::schema::{Section, Unit};
+use crate::source::{Location, Sources, Span};
+use crate::{Diagnostic, Error};
+
+/// A whole configuration: every file that was read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The `global` section.
+    pub global: Global,
+    /// What the `common` section gives to every resource.
+    pub common: Sections,
+    /// All resources, in the order of the files.
+    pub resources: Vec<Resource>,
+    pub(crate) sources: Sources,
+    pub(crate) warnings: Vec<Diagnostic>,
+}
+
+/// The `global` section: settings of the tools, not of the driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Global {
+    /// `usage-count`: `yes`, `no` or `ask`.
+    pub usage_count: Option<String>,
+    /// `minor-count`.
+    pub minor_count: Option<u64>,
+    /// `dialog-refresh`, seconds.
+    pub dialog_refresh: Option<u64>,
+    /// `disable-ip-verification`.
+    pub disable_ip_verification: bool,
+    /// `udev-always-use-vnr`.
+    pub udev_always_use_vnr: bool,
+}
+
+/// A value of an option, checked.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Value {
+    /// `yes` or `no`.
+    Flag(bool),
+    /// A number in the unit of the option.
+    Number {
+        /// The number.
+        value: u64,
+        /// What it counts.
+        unit: Unit,
+    },
+    /// One of the words the option takes.
+    Word(String),
+    /// Any text.
+    Text(String),
+    /// `resync-after`: nothing (`-1`), a minor, or a resource with an optional volume.
+    After(After),
+}
+
+/// What `resync-after` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum After {
+    /// Nothing: resync at once.
+    Nothing,
+    /// A minor number.
+    Minor(u32),
+    /// A volume of a resource; without a number its only one.
+    Volume {
+        /// The resource.
+        resource: String,
+        /// The volume.
+        volume: Option<u32>,
+    },
+}
+
+/// One option that is set somewhere.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The section it belongs to.
+    pub section: Section,
+    /// Its name today; an old name in the file was translated.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Value,
+    /// The value as it stands in the file; `yes` where it was left out.
+    pub(crate) raw: String,
+    pub(crate) span: Span,
+}
+
+impl Setting {
+    /// Tells whether the value must not be shown.
+    pub fn is_secret(&self) -> bool {
+        self.name == "shared-secret"
+    }
+
+    /// Returns the value in the words of drbd.conf, as it was written.
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = if self.is_secret() {
+            "(not shown)"
+        } else {
+            &self.raw
+        };
+        write!(f, "{} {}", self.name, value)
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Flag(b) => write!(f, "Flag({b})"),
+            Value::Number { value, unit } => write!(f, "Number({value} {unit:?})"),
+            Value::Word(w) => write!(f, "Word({w})"),
+            // The one text that is a secret is not told apart here.
+            Value::Text(_) => f.write_str("Text(…)"),
+            Value::After(a) => write!(f, "{a:?}"),
+        }
+    }
+}
+
+/// The settings of one section, in the order in which they were found.
+#[derive(Clone, Debug, Default)]
+pub struct Settings(pub(crate) Vec<Setting>);
+
+impl Settings {
+    /// Returns the setting of this name. If the name is set more than once, the last one counts.
+    pub fn get(&self, name: &str) -> Option<&Setting> {
+        self.0.iter().rev().find(|s| s.name == name)
+    }
+
+    /// Tells whether a flag is set to `yes`; `None` if it is not set.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        match self.get(name)?.value {
+            Value::Flag(b) => Some(b),
+            _ => None,
+        }
+    }
+
+    /// Returns a number in the unit of its option.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        match self.get(name)?.value {
+            Value::Number { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Returns a word or text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match &self.get(name)?.value {
+            Value::Word(t) | Value::Text(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// Goes through the settings, each name once, the one that counts.
+    pub fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| !self.0[i + 1..].iter().any(|t| t.name == s.name))
+            .map(|(_, s)| s)
+    }
+
+    /// Tells whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes over what `from` sets and this does not.
+    pub(crate) fn inherit(&mut self, from: &Settings) {
+        for s in from.iter() {
+            if self.get(s.name).is_none() {
+                self.0.push(s.clone());
+            }
+        }
+    }
+}
+
+/// The sections a resource, or `common`, has.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Sections {
+    /// `options`.
+    pub options: Settings,
+    /// `disk`.
+    pub disk: Settings,
+    /// `net`.
+    pub net: Settings,
+    /// `startup`.
+    pub startup: Settings,
+    /// `handlers`.
+    pub handlers: Settings,
+    /// `proxy`.
+    pub proxy: Settings,
+    /// `startup { become-primary-on }`: host names, or `both`.
+    pub become_primary_on: Vec<String>,
+    /// `startup { stacked-timeouts }`.
+    pub stacked_timeouts: bool,
+}
+
+impl Sections {
+    pub(crate) fn get_mut(&mut self, section: Section) -> &mut Settings {
+        match section {
+            Section::Options => &mut self.options,
+            Section::Disk => &mut self.disk,
+            Section::Net => &mut self.net,
+            Section::Startup => &mut self.startup,
+            Section::Handlers => &mut self.handlers,
+            Section::Proxy => &mut self.proxy,
+        }
+    }
+}
+
+/// A resource as it is written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// Settings for the whole resource; those of `common` included.
+    pub sections: Sections,
+    /// Hosts, in the order of the file.
+    pub hosts: Vec<Host>,
+    /// Connections that are written down (9). Empty: two hosts are connected to each other.
+    pub connections: Vec<Connection>,
+    /// Where it starts.
+    pub location: Location,
+    pub(crate) span: Span,
+    /// For looking up `resync-after` and checking across resources.
+    pub(crate) minors: std::sync::Arc<Minors>,
+}
+
+/// All volumes of all resources on each host: what `resync-after` may refer to.
+#[derive(Debug, Default)]
+pub(crate) struct Minors(pub(crate) Vec<MinorOf>);
+
+#[derive(Debug)]
+pub(crate) struct MinorOf {
+    pub(crate) host: String,
+    pub(crate) resource: String,
+    pub(crate) volume: u32,
+    pub(crate) minor: u32,
+}
+
+/// How a host of a resource is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostName {
+    /// `on NAME…`: the first name is its own, the others are those of nodes that share it.
+    On(Vec<String>),
+    /// `floating ADDRESS`: whichever node has the address.
+    Floating,
+    /// `stacked-on-top-of RESOURCE`: whichever node is primary for the lower resource.
+    StackedOnTopOf(String),
+}
+
+/// One side of a resource.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Host {
+    /// Who it is.
+    pub name: HostName,
+    /// `address`.
+    pub address: Option<Address>,
+    /// `node-id` (9).
+    pub node_id: Option<u32>,
+    /// Volumes in the order of their numbers; those of the resource included.
+    pub volumes: Vec<Volume>,
+    /// `options { }` of this host.
+    pub options: Settings,
+    /// Whether the connection goes through DRBD Proxy.
+    pub proxy: bool,
+    pub(crate) span: Span,
+}
+
+impl Host {
+    /// Returns the names under which this host can be asked for.
+    pub fn names(&self) -> Vec<String> {
+        match &self.name {
+            HostName::On(names) => names.clone(),
+            HostName::Floating => self
+                .address
+                .iter()
+                .flat_map(|a| [a.socket.to_string(), a.socket.ip().to_string()])
+                .collect(),
+            HostName::StackedOnTopOf(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the name for messages.
+    pub(crate) fn shown(&self) -> String {
+        match &self.name {
+            HostName::On(names) => names.join(" "),
+            HostName::Floating => self
+                .address
+                .as_ref()
+                .map_or("floating".into(), |a| a.to_string()),
+            HostName::StackedOnTopOf(r) => format!("stacked-on-top-of {r}"),
+        }
+    }
+}
+
+/// A volume of a host.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Volume {
+    /// Its number.
+    pub number: u32,
+    /// The device: `/dev/drbdN`, or another name that starts with `/dev/drbd`.
+    pub device: Option<PathBuf>,
+    /// Its minor, as written or taken from the device's name.
+    pub minor: Option<u32>,
+    /// The backing disk; `None` for a diskless node (9).
+    pub disk: Option<PathBuf>,
+    /// `disk none` (9).
+    pub diskless: bool,
+    /// Where the metadata is.
+    pub meta_disk: Option<MetaDisk>,
+    /// `disk { }` of this volume.
+    pub options: Settings,
+    /// Written without `volume N { }`.
+    pub(crate) implicit: bool,
+    pub(crate) span: Span,
+}
+
+/// Where the metadata of a volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MetaDisk {
+    /// At the end of the disk itself.
+    Internal,
+    /// On a device of its own, which it fills.
+    Flexible(PathBuf),
+    /// On a device of its own, in one of its slots of 128 MiB.
+    Indexed(PathBuf, u32),
+}
+
+impl fmt::Display for MetaDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetaDisk::Internal => f.write_str("internal"),
+            MetaDisk::Flexible(path) => write!(f, "{}", path.display()),
+            MetaDisk::Indexed(path, index) => write!(f, "{}[{index}]", path.display()),
+        }
+    }
+}
+
+/// Address family as it is written in front of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// IPv4; also if nothing is written.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// Sockets Direct Protocol.
+    Sdp,
+    /// SuperSockets (formerly `sci`).
+    Ssocks,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+            Family::Sdp => "sdp",
+            Family::Ssocks => "ssocks",
+        })
+    }
+}
+
+/// An address and port. `Display` gives drbdsetup's form, `ipv4:10.0.0.1:7788`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Address {
+    /// The family.
+    pub family: Family,
+    /// Address and port.
+    pub socket: SocketAddr,
+    /// Name of the interface of a link-local IPv6 address (`%eth0`).
+    pub interface: Option<String>,
+}
+
+impl Address {
+    /// Tells whether the same address may stand on several nodes.
+    pub(crate) fn is_local(&self) -> bool {
+        match self.socket.ip() {
+            IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.interface, self.socket) {
+            (Some(interface), SocketAddr::V6(a)) => {
+                write!(f, "{}:[{}%{interface}]:{}", self.family, a.ip(), a.port())
+            }
+            (_, socket) => write!(f, "{}:{socket}", self.family),
+        }
+    }
+}
+
+/// A connection that is written down (9), or one out of a mesh.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Connection {
+    /// The two ends; one path each. A mesh has one connection for each pair.
+    pub paths: Vec<[PathEnd; 2]>,
+    /// `net { }` of this connection.
+    pub net: Settings,
+    /// `disk { }` of this connection: settings of its peer devices.
+    pub disk: Settings,
+    /// `volume N { disk { } }` of this connection.
+    pub volumes: Vec<(u32, Settings)>,
+}
+
+/// One end of a path.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PathEnd {
+    /// The host, as named.
+    pub host: String,
+    /// The address, if it is not the one of the host's section.
+    pub address: Option<Address>,
+    /// The port, if it is not the one of the host's section.
+    pub port: Option<u16>,
+    /// The path goes through DRBD Proxy.
+    pub proxy: bool,
+    pub(crate) span: Span,
+}
+
+impl Config {
+    /// Finds a resource by its name.
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|r| r.name == name)
+    }
+
+    /// Returns what is worth knowing although the configuration can be used.
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    /// Returns the files that were read, in the order in which they were opened.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.names()
+    }
+
+    /// Returns the place of a setting.
+    pub fn location(&self, setting: &Setting) -> Location {
+        self.sources.location(setting.span)
+    }
+
+    /// Finds a resource by its name, or says which there are.
+    ///
+    /// # Errors
+    /// `Invalid` if there is none of that name.
+    pub fn require(&self, name: &str) -> Result<&Resource, Error> {
+        self.resource(name).ok_or_else(|| {
+            let names: Vec<_> = self.resources.iter().map(|r| r.name.as_str()).collect();
+            let there = if names.is_empty() {
+                "none".into()
+            } else {
+                names.join(", ")
+            };
+            Error::plain(
+                crate::ErrorKind::Invalid,
+                "unknown-resource",
+                format!("no resource \"{name}\"; the configuration has: {there}"),
+                None,
+            )
+        })
+    }
+}
