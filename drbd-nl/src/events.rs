@@ -141,6 +141,8 @@ pub struct HelperEvent {
     pub resource: Option<ResourceName>,
     /// The device, if it is about one.
     pub minor: Option<Minor>,
+    /// Its volume, if it is about one.
+    pub volume: Option<VolumeNumber>,
     /// The peer, if it is about one (9).
     pub peer_node_id: Option<NodeId>,
     /// What it is called for, such as `fence-peer`.

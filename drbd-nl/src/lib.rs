@@ -30,6 +30,7 @@
 //! disk, read drbd.conf, decide when to promote.
 
 mod client;
+pub mod codec;
 mod dialect;
 mod dump;
 mod error;

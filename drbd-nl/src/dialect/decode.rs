@@ -465,6 +465,7 @@ impl<'a, E: Endian> Message<'a, E> {
                 EventKind::Helper(HelperEvent {
                     resource: context.resource.clone(),
                     minor: self.minor,
+                    volume: context.volume,
                     peer_node_id: context.peer_node_id,
                     name,
                     // A call carries a zero that means nothing.

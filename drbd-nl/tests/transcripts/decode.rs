@@ -1,0 +1,153 @@
+//! Every message of every transcript decodes, and no cut of one does.
+
+use crate::load;
+use drbd_nl::codec::{Decoded, decode};
+use drbd_nl::wire::{Big, Control, Little, Messages};
+use drbd_nl::{Dialect, EventKind};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+#[test]
+fn every_message_decodes() {
+    for family in load::all() {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for run in &family.runs {
+            for message in run.received() {
+                let decoded = decode::<Little>(family.dialect, run.family, &message.bytes)
+                    .unwrap_or_else(|error| panic!("{}/{}: {error}", family.name, run.name));
+                *counts.entry("datagrams").or_default() += 1;
+                for item in decoded {
+                    let kind = match &item {
+                        Decoded::Control(Control::Done(0)) => "done",
+                        Decoded::Control(Control::Error(..)) => "error",
+                        Decoded::Control(_) => "dump refused",
+                        Decoded::Foreign(_) => "of generic netlink",
+                        Decoded::Event(event) => {
+                            assert!(!matches!(event.kind, EventKind::Unknown { .. }), "{event:?}");
+                            "event"
+                        }
+                        Decoded::Reply(reply) => {
+                            assert_nothing_unknown(&family, run, reply);
+                            "reply"
+                        }
+                        _ => "unknown",
+                    };
+                    *counts.entry(kind).or_default() += 1;
+                }
+            }
+        }
+        let expected: &[(&str, usize)] = match family.name {
+            "drbd84" => &[
+                ("datagrams", 1020),
+                ("done", 82),
+                ("dump refused", 2),
+                ("error", 6),
+                ("event", 593),
+                ("of generic netlink", 139),
+                ("reply", 198),
+            ],
+            "drbd9" => &[
+                ("datagrams", 4240),
+                ("done", 561),
+                ("error", 9),
+                ("event", 1815),
+                ("of generic netlink", 278),
+                ("reply", 1577),
+            ],
+            _ => &[
+                ("datagrams", 4469),
+                ("done", 648),
+                ("error", 9),
+                ("event", 1816),
+                ("of generic netlink", 278),
+                ("reply", 1718),
+            ],
+        };
+        assert_eq!(counts, expected.iter().copied().collect(), "{}", family.name);
+    }
+}
+
+/// These kernels send nothing that the attribute tables lack.
+fn assert_nothing_unknown(
+    family: &load::Family,
+    run: &load::Run,
+    reply: &drbd_nl::codec::Reply,
+) {
+    let unknown = [
+        reply.resource_options.as_ref().map(|o| &o.unknown),
+        reply.net_options.as_ref().map(|o| &o.unknown),
+        reply.disk.as_ref().map(|(_, _, o)| &o.unknown),
+        reply.peer_device_options.as_ref().map(|o| &o.unknown),
+    ];
+    for unknown in unknown.into_iter().flatten() {
+        assert!(unknown.is_empty(), "{}/{}: {unknown:?}", family.name, run.name);
+    }
+    let debug = format!("{reply:?}");
+    assert!(!debug.contains("Other("), "{}/{}: {debug}", family.name, run.name);
+    assert!(!debug.contains("s3cr3t"), "{}/{}: a secret shows", family.name, run.name);
+}
+
+#[test]
+fn every_cut_is_refused() {
+    for family in load::all() {
+        let mut seen = std::collections::BTreeSet::new();
+        for run in &family.runs {
+            for message in run.received().filter(|m| m.kind() == run.family) {
+                // One of each length of each command is enough.
+                if !seen.insert((message.command(), message.bytes.len())) {
+                    continue;
+                }
+                for cut in 1..message.bytes.len() {
+                    let bytes = &message.bytes[..cut];
+                    // A datagram of several messages may be cut between two.
+                    let whole = Messages::<Little>::new(bytes).all(|m| m.is_ok());
+                    let result = decode::<Little>(family.dialect, run.family, bytes);
+                    assert_eq!(result.is_ok(), whole, "{}/{} cut at {cut}", family.name, run.name);
+                    assert!(result.is_err(), "{}/{} accepted {cut} bytes", family.name, run.name);
+                }
+            }
+        }
+    }
+}
+
+/// A cut with the length of the message corrected: fewer attributes, or an
+/// error, but no panic; the same for a byte changed anywhere.
+#[test]
+fn broken_messages_do_not_panic() {
+    for family in load::all() {
+        let mut seen = std::collections::BTreeSet::new();
+        for run in &family.runs {
+            for message in run.received().filter(|m| m.kind() == run.family) {
+                if !seen.insert((message.command(), message.bytes.len())) {
+                    continue;
+                }
+                for cut in 16..message.bytes.len() {
+                    let mut bytes = message.bytes[..cut].to_vec();
+                    bytes[..4].copy_from_slice(&u32::try_from(cut).unwrap().to_le_bytes());
+                    let _ = decode::<Little>(family.dialect, run.family, &bytes);
+                    let mut bytes = message.bytes.clone();
+                    bytes[cut] ^= 0xff;
+                    let _ = decode::<Little>(family.dialect, run.family, &bytes);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_datagrams_do_not_panic(
+        head in 0u8..60,
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut datagram = u32::try_from(bytes.len() + 28).unwrap().to_le_bytes().to_vec();
+        datagram.extend_from_slice(&[28, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, head, 1, 0, 0]);
+        datagram.extend_from_slice(&[0, 0, 0, 0, 101, 0, 0, 0]);
+        datagram.extend_from_slice(&bytes);
+        for dialect in [Dialect::V84, Dialect::V9] {
+            let _ = decode::<Little>(dialect, 28, &datagram);
+            let _ = decode::<Little>(dialect, 28, &bytes);
+            let _ = decode::<Big>(dialect, 28, &bytes);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Recorded traffic of real kernels: every message decodes, what it decodes
+//! to is what drbdsetup printed, and our requests are the bytes drbdsetup sent.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod decode;
+mod encode;
+mod events;
+mod load;
+mod replay;
+mod status;

@@ -1,0 +1,117 @@
+//! A transport that answers with what a real kernel once said.
+
+use crate::load::Run;
+use drbd_nl::schema::ctrl;
+use drbd_nl::socket::{Connector, Datagram, Deadline, Received, Transport};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+/// What a command was answered with, in the order of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    family: Vec<u8>,
+    replies: BTreeMap<u8, Vec<Vec<u8>>>,
+    family_id: u16,
+}
+
+#[derive(Debug)]
+pub struct Replay {
+    answers: Answers,
+    pub sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+#[derive(Debug)]
+pub struct Socket {
+    answers: Answers,
+    queue: VecDeque<Vec<u8>>,
+    sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+const PORT: u32 = 4711;
+
+impl Replay {
+    pub fn of(run: &Run) -> Self {
+        let mut answers = Answers { family_id: run.family, ..Answers::default() };
+        for message in run.received() {
+            if message.kind() == ctrl::GENL_ID_CTRL && answers.family.is_empty() {
+                answers.family.clone_from(&message.bytes);
+            } else if message.kind() == run.family {
+                answers.replies.entry(message.command()).or_default().push(message.bytes.clone());
+            }
+        }
+        Self { answers, sent: Arc::default() }
+    }
+
+    /// Answers every change with this return code.
+    pub fn answering(family_answer: &Run, ret_code: i32, commands: &[u8]) -> Self {
+        let mut replay = Self::of(family_answer);
+        replay.answers.replies.clear();
+        for command in commands {
+            let mut reply = vec![28, 0, 0, 0];
+            reply.extend_from_slice(&replay.answers.family_id.to_le_bytes());
+            reply.extend_from_slice(&[0; 10]);
+            reply.extend_from_slice(&[*command, 1, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+            reply.extend_from_slice(&ret_code.to_le_bytes());
+            replay.answers.replies.insert(*command, vec![reply]);
+        }
+        replay
+    }
+}
+
+impl Connector for Replay {
+    type Transport = Socket;
+
+    fn open(&self) -> io::Result<Socket> {
+        Ok(Socket {
+            answers: self.answers.clone(),
+            queue: VecDeque::new(),
+            sent: Arc::clone(&self.sent),
+        })
+    }
+}
+
+impl Transport for Socket {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        let kind = u16::from_le_bytes([datagram[4], datagram[5]]);
+        let dump = datagram[7] & 3 == 3;
+        let seq = &datagram[8..12];
+        let answers = if kind == ctrl::GENL_ID_CTRL {
+            vec![self.answers.family.clone()]
+        } else {
+            self.sent.lock().unwrap().push(datagram.to_vec());
+            self.answers.replies.get(&datagram[16]).cloned().unwrap_or_default()
+        };
+        for mut answer in answers {
+            answer[8..12].copy_from_slice(seq);
+            answer[12..16].copy_from_slice(&PORT.to_le_bytes());
+            self.queue.push_back(answer);
+        }
+        if dump {
+            let mut done = vec![20, 0, 0, 0, 3, 0, 2, 0];
+            done.extend_from_slice(seq);
+            done.extend_from_slice(&PORT.to_le_bytes());
+            done.extend_from_slice(&[0; 4]);
+            self.queue.push_back(done);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut Vec<u8>, _: Deadline) -> io::Result<Received> {
+        Ok(match self.queue.pop_front() {
+            Some(datagram) => {
+                *buffer = datagram;
+                Received::Datagram(Datagram { sender: 0, truncated: false })
+            }
+            None => Received::TimedOut,
+        })
+    }
+
+    fn join(&mut self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn port(&self) -> u32 {
+        PORT
+    }
+}
