@@ -146,6 +146,7 @@ struct Seen(HashMap<&'static str, Span>);
 impl Seen {
     fn once(&mut self, what: &'static str, span: Span) -> Checked<()> {
         if self.0.insert(what, span).is_some() {
+            let what = what.trim_end_matches(" {}");
             let text = format!("a second \"{what}\" in the same place");
             return Err(Problem::error(span, "duplicate-statement", text));
         }
@@ -175,6 +176,8 @@ pub(crate) struct Builder {
     global: Global,
     common: Sections,
     drafts: Vec<Draft>,
+    /// Names of the resources, and where they are.
+    names: HashMap<String, Span>,
     /// Real paths of the files being read now, outermost first.
     open: Vec<PathBuf>,
     /// Real paths of all files read.
@@ -427,7 +430,12 @@ impl Builder {
         };
         Some((|| {
             let block = Words::of(st).block()?;
-            seen.once(section.keyword(), st.span())?;
+            let what = if section == Section::Disk {
+                "disk {}"
+            } else {
+                section.keyword()
+            };
+            seen.once(what, st.span())?;
             self.settings(section, block, sections);
             Ok(())
         })())
@@ -656,13 +664,13 @@ impl Builder {
         let name = w.expect("the name of the resource")?;
         let block = w.block()?;
         check_resource_name(name)?;
-        if let Some(first) = self.drafts.iter().find(|d| d.resource.name == name.text) {
-            let at = self.sources.location(first.resource.span);
+        let span = st.span().to(name.span);
+        if let Some(first) = self.names.insert(name.text.to_string(), span) {
+            let at = self.sources.location(first);
             let text = format!("resource \"{}\" is defined twice", name.text);
             return Err(Problem::error(name.span, "duplicate-resource", text)
                 .remedy(format!("the first one is at {at}")));
         }
-        let span = st.span().to(name.span);
         let mut draft = Draft {
             resource: Resource {
                 name: name.text.to_string(),
@@ -1250,19 +1258,23 @@ impl Builder {
         let mut minors: HashMap<(String, u32), String> = HashMap::new();
         let mut addresses: HashMap<(String, SocketAddr), String> = HashMap::new();
         let mut all = Minors::default();
+        let by_name: HashMap<&str, &Resource> = drafts
+            .iter()
+            .map(|d| (d.resource.name.as_str(), &d.resource))
+            .collect();
         for draft in drafts {
             let r = &draft.resource;
             for host in &r.hosts {
                 // What is stacked is on the hosts of the lower resource.
                 let names = match &host.name {
                     HostName::StackedOnTopOf(lower) => {
-                        let Some(lower) = drafts.iter().find(|d| d.resource.name == *lower) else {
+                        let Some(lower) = by_name.get(lower.as_str()) else {
                             let text = format!("no resource \"{lower}\" to be stacked on");
                             self.errors
                                 .push(Problem::error(host.span, "unknown-resource", text));
                             continue;
                         };
-                        lower.resource.hosts.iter().flat_map(Host::names).collect()
+                        lower.hosts.iter().flat_map(Host::names).collect()
                     }
                     _ => host.names(),
                 };

@@ -25,6 +25,8 @@ impl Span {
 struct SourceFile {
     name: PathBuf,
     text: String,
+    /// Where each line starts.
+    lines: Vec<u32>,
 }
 
 /// All files of one configuration, in the order in which they were opened.
@@ -58,9 +60,12 @@ impl Sources {
     pub(crate) fn add(&mut self, name: &Path, text: String) -> Option<u32> {
         u32::try_from(text.len()).ok()?;
         let id = u32::try_from(self.0.len()).ok()?;
+        let starts = text.match_indices('\n').map(|(i, _)| i as u32 + 1);
+        let lines = std::iter::once(0).chain(starts).collect();
         self.0.push(SourceFile {
             name: name.to_owned(),
             text,
+            lines,
         });
         Some(id)
     }
@@ -81,12 +86,14 @@ impl Sources {
     pub(crate) fn location(&self, span: Span) -> Location {
         let text = self.text(span.file);
         let start = (span.start as usize).min(text.len());
-        let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
+        let lines = &self.0[span.file as usize].lines;
+        let line = lines.partition_point(|l| *l as usize <= start);
+        let line_start = lines[line - 1] as usize;
         let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
         let end = (span.end as usize).clamp(start, line_end);
         Location {
             file: self.name(span.file).to_owned(),
-            line: 1 + text[..line_start].bytes().filter(|b| *b == b'\n').count(),
+            line,
             column: 1 + text[line_start..start].chars().count(),
             width: text[start..end].chars().count().max(1),
             text: masked(text, line_start, line_end),
@@ -100,8 +107,14 @@ impl Sources {
 /// parse. The value may stand on a later line than the word.
 fn masked(text: &str, start: usize, end: usize) -> String {
     const WORD: &str = "shared-secret";
+    /// How far in front of the line the word is looked for.
+    const BEFORE: usize = 4096;
     let mut line = text[start..end].to_owned();
-    let from = text[..start].rfind(WORD).unwrap_or(start);
+    let mut from = start.saturating_sub(BEFORE);
+    while !text.is_char_boundary(from) {
+        from -= 1;
+    }
+    from = text[from..start].rfind(WORD).map_or(start, |i| from + i);
     for (at, _) in text[from..end].match_indices(WORD) {
         let after = from + at + WORD.len();
         let rest = &text[after..];
