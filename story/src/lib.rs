@@ -4,5 +4,9 @@
 //! workload that acknowledges only what is durable, a client that keeps every acknowledgement, a
 //! recorder in the place of each program that must not be called, and the verdict.
 
+pub mod client;
+pub mod play;
+pub mod plot;
 pub mod record;
+pub mod stage;
 pub mod verdict;

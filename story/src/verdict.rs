@@ -107,6 +107,24 @@ impl History {
             .count()
     }
 
+    /// Number of records that were sent and not answered, from the report at `from` on.
+    #[must_use]
+    pub fn unknown_since(&self, from: usize) -> usize {
+        let later = self.reports.iter().skip(from);
+        later
+            .filter(|report| matches!(report, Report::Unknown { .. }))
+            .count()
+    }
+
+    /// Whether `node` has acknowledged a record, from the report at `from` on.
+    #[must_use]
+    pub fn answered_by(&self, node: &str, from: usize) -> bool {
+        self.reports
+            .iter()
+            .skip(from)
+            .any(|report| matches!(report, Report::Ok { node: by, .. } if by == node))
+    }
+
     /// The highest epoch in which a record was acknowledged.
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {

@@ -1,0 +1,77 @@
+//! `./demo`: plays the story on real nodes, prints plans, timeline and verdict.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use story::plot::{Sabotage, play};
+use story::stage::{Changes, dress};
+
+/// Plays the whole story of a two-node cluster on real kernels, and judges it: from blank disks to a
+/// container, a planned handover, the loss of a node in mid-write, the takeover, and the return.
+///
+/// Exit status: 0 if nothing was lost and nobody served twice, 1 if the promise was broken, 2 if
+/// the story could not be played.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Break the promise on purpose; the verdict must notice.
+    #[arg(long, value_name = "HOW")]
+    sabotage: Option<Sabotage>,
+    /// Write verdict, downtimes and timeline as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// What the demo runs inside the nodes.
+    #[command(hide = true, subcommand)]
+    InNode(InNode),
+}
+
+#[derive(Debug, Subcommand)]
+enum InNode {
+    /// Puts the files, disks and bridge in place that the story begins with.
+    Dress {
+        /// Address of the bridge, with the length of its prefix.
+        address: String,
+        #[command(flatten)]
+        changes: Changes,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("\nthe story could not be played: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    if let Some(Part::InNode(InNode::Dress { address, changes })) = &options.part {
+        dress(address, *changes)?;
+        return Ok(true);
+    }
+    let ending = play(options.sabotage)?;
+    println!("\n{ending}");
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&ending).context("writing the result as JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    let kept = ending.verdict.kept();
+    match (options.sabotage, kept) {
+        (None, true) => println!("The promise was kept: nothing lost, one owner at any time."),
+        (None, false) => println!("THE PROMISE WAS BROKEN."),
+        (Some(_), false) => println!("The sabotage shows, as it must."),
+        (Some(_), true) => println!("THE SABOTAGE WENT UNNOTICED."),
+    }
+    Ok(kept)
+}
