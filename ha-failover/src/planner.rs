@@ -95,6 +95,11 @@ fn running(facts: &Facts) -> Vec<String> {
     }
 }
 
+/// Whether nobody tries to reach the peer (8.4 shows no connection at all then).
+fn given_up(drbd: &Drbd) -> bool {
+    matches!(drbd.link, None | Some(Link::StandAlone))
+}
+
 struct Planner<'a> {
     facts: &'a Facts,
     resource: &'a Resource,
@@ -302,10 +307,10 @@ impl<'a> Planner<'a> {
         let peer = self.peer();
         match drbd.link {
             Some(Link::Connected) => {}
-            Some(Link::StandAlone) => self.error(
+            None | Some(Link::StandAlone) => self.error(
                 Code::SplitBrainSuspected,
                 &name,
-                format!("the connection to {peer} is StandAlone: it was given up, perhaps because the data diverged"),
+                format!("the connection to {peer} is not configured (StandAlone): somebody disconnected it, or DRBD gave it up because the data diverged"),
                 format!("compare both nodes' `failover status`; if nothing diverged, run `failover up {name}`"),
             ),
             _ => self.error(
@@ -633,6 +638,7 @@ impl<'a> Planner<'a> {
         }
         self.steps.push(Step::new(Action::VerifyStore, QUICK).in_gap());
         self.steps.push(Step::new(Action::CheckContainers, QUICK).in_gap());
+        let claim = self.steps.len();
         self.steps.push(Step::new(Action::Claim { takeover }, QUICK).in_gap());
         for container in &resource.containers {
             let name = container.name.clone();
@@ -653,8 +659,12 @@ impl<'a> Planner<'a> {
                 self.steps.push(Step::new(Action::AwaitReady { name }, container.start_deadline).in_gap());
             }
         }
+        let claimed = if resuming { 0 } else { claim };
         for (from, action, deadline) in undo.into_iter().rev() {
             self.undo(from, action, deadline);
+        }
+        if !self.undo.is_empty() {
+            self.undo(claimed, Action::RecordReleased, QUICK);
         }
     }
 
@@ -678,7 +688,7 @@ impl<'a> Planner<'a> {
             }
             if drbd.connected() {
                 self.both_in_sync(drbd);
-            } else if drbd.link == Some(Link::StandAlone) {
+            } else if given_up(drbd) {
                 self.connected(drbd);
             } else {
                 let evidence = if ledger.serving {
@@ -726,7 +736,7 @@ impl<'a> Planner<'a> {
             let state = facts.containers.get(&name).and_then(|c| c.state.clone());
             // Stopped by a run that was cut short: an undo still has to bring it back.
             let mut from = running.contains(&name).then_some(0);
-            match state {
+            match state.clone() {
                 Some(ContainerState::Running) => {
                     from = Some(self.steps.len());
                     self.steps.push(Step::new(Action::StopContainer { name: name.clone() }, container.stop_deadline).in_gap());
@@ -746,7 +756,7 @@ impl<'a> Planner<'a> {
                 _ => {}
             }
             if let Some(from) = from {
-                if facts.mount.store.is_some() {
+                if facts.mount.store.is_some() && state != Some(ContainerState::Running) {
                     self.steps.push(Step::new(Action::VerifyGone { name: name.clone() }, QUICK).in_gap());
                 }
                 back.push((from, Action::StartContainer { name }, container.start_deadline));
@@ -932,7 +942,7 @@ impl<'a> Planner<'a> {
         let mut promote = None;
         if drbd.role != Role::Primary {
             let attested = takeover.attest.is_some();
-            if attested && drbd.link != Some(Link::StandAlone) {
+            if attested && !given_up(drbd) {
                 self.steps.push(Step::new(Action::Disconnect, self.resource.deadlines.drbd).in_gap());
             }
             promote = Some(match (declared, &takeover.promote_unfenced) {
@@ -942,7 +952,7 @@ impl<'a> Planner<'a> {
             });
         }
         self.serve(promote, true);
-        if matches!(drbd.link, None | Some(Link::StandAlone)) || takeover.attest.is_some() {
+        if given_up(drbd) || takeover.attest.is_some() {
             self.step(Action::Connect, self.resource.deadlines.drbd);
             if let Some(last) = self.steps.last_mut() {
                 last.optional = true;
@@ -970,7 +980,7 @@ impl<'a> Planner<'a> {
                 format!("find the node with the good data; the only way on here is dangerous: {accept}"),
             );
         }
-        if drbd.link == Some(Link::StandAlone) && !resuming {
+        if given_up(drbd) && !resuming {
             self.error(
                 Code::SplitBrainSuspected,
                 &name,

@@ -523,6 +523,9 @@ impl Cluster {
                 if connected && peer_role == Role::Primary {
                     return Err(Failure::new(FailureKind::PeerPrimary, "refused with code -1 (SS_TWO_PRIMARIES)"));
                 }
+                if *action == Action::Promote && !connected {
+                    return failed("not connected, so without the peer's consent");
+                }
                 if matches!(action, Action::DeclareDataCurrent { .. }) {
                     node.disk = Disk::UpToDate;
                 }

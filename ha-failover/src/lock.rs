@@ -1,0 +1,74 @@
+//! One operation at a time on a resource of a node.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The lock of a resource on this node, held until dropped. The kernel drops it with the process.
+#[derive(Debug)]
+#[must_use = "dropping this lets another process work on the resource"]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// Takes the lock in a state directory, without waiting. `what` tells others what we do.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Locked`], naming who holds it; [`ErrorKind::State`].
+    pub fn take(dir: &Path, what: &str) -> Result<Self> {
+        let path = dir.join("lock");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::io(ErrorKind::State, format!("lock {}: cannot be opened", path.display()), e))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                // Only for people; the lock itself is the kernel's.
+                let _ = file.set_len(0);
+                let _ = writeln!(file, "process {}: {what}", std::process::id());
+                Ok(Lock { _file: file })
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "another process" } else { holder };
+                Err(Error::new(ErrorKind::Locked, format!("{}: held by {holder}", path.display()))
+                    .remedy("wait until it ends; one operation at a time on a resource"))
+            }
+            Err((_, errno)) => Err(Error::io(
+                ErrorKind::State,
+                format!("lock {}: cannot be taken", path.display()),
+                errno.into(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path(), "release r0").unwrap();
+        let second = Lock::take(dir.path(), "start r0").unwrap_err();
+        assert_eq!(second.kind(), ErrorKind::Locked);
+        assert!(second.to_string().contains("release r0"), "{second}");
+        drop(lock);
+        Lock::take(dir.path(), "start r0").unwrap();
+    }
+}

@@ -1,0 +1,262 @@
+//! Facts from the system, in one go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use drbd_md::Target;
+use nix::unistd::geteuid;
+use node_ops::holders::{self, Holder};
+
+use super::{Node, drbd};
+use crate::error::{Error, ErrorKind, Result};
+use crate::facts::{BackingDisk, ContainerState, Disk, Drbd, Facts, MountFacts, Module, StoreMount};
+use crate::ledger::OwnerRecord;
+use crate::planner::UUID_JUST_CREATED;
+
+/// A dump of the kernel's state answers within this, or something is badly wrong.
+const SNAPSHOT: Duration = Duration::from_secs(10);
+
+impl Node {
+    pub(super) fn gather(&self) -> Result<Facts> {
+        let module = self.module();
+        let drbd = if module.loaded { self.snapshot()? } else { None };
+        let mount = self.mount()?;
+        let mut facts = Facts {
+            node: self.name.clone(),
+            resource: self.resource.name.clone(),
+            boot_id: self.boot_id.clone(),
+            privileged: geteuid().is_root(),
+            conf: self.conf.facts.clone(),
+            ledger: self.state.ledger()?,
+            open: self.journal.open_operation()?,
+            timings: self.timings(),
+            missing_programs: self.missing_programs(),
+            ..Facts::default()
+        };
+        facts.disks = self.disks(drbd.as_ref());
+        if let Some(store) = &mount.store {
+            if store.fs_type == "btrfs" {
+                facts.store = OwnerRecord::read(&self.resource.mount)?;
+            }
+        }
+        facts.containers = self.container_facts(mount.store.is_some() && mount.lxcpath_exists);
+        facts.bridges = self.bridges(&facts)?;
+        facts.mount = mount;
+        facts.mount.holders = self.foreign_holders(&facts);
+        facts.module = module;
+        facts.drbd = drbd;
+        Ok(facts)
+    }
+
+    fn module(&self) -> Module {
+        let loaded = node_ops::modules::is_loaded("drbd").unwrap_or(false);
+        Module {
+            loaded,
+            helper: loaded
+                .then(|| node_ops::modules::parameter("drbd", "usermode_helper").ok())
+                .flatten(),
+            wanted_helper: self.helper.clone(),
+        }
+    }
+
+    /// The resource as the kernel shows it; `None` when it has none of that name.
+    pub(super) fn snapshot(&self) -> Result<Option<Drbd>> {
+        let state = self.with_drbd(|drbd| drbd.snapshot(SNAPSHOT)).map_err(|e| {
+            let kind = match e.kind() {
+                drbd_nl::ErrorKind::Permission => ErrorKind::Permission,
+                _ => ErrorKind::Observe,
+            };
+            Error::new(kind, "DRBD's state cannot be read").caused_by(e)
+        })?;
+        Ok(state.resource(&self.resource.name).map(drbd::facts))
+    }
+
+    fn disks(&self, drbd: Option<&Drbd>) -> BTreeMap<u16, BackingDisk> {
+        self.conf
+            .targets
+            .iter()
+            .filter(|(number, _)| {
+                drbd.and_then(|d| d.volumes.get(number))
+                    .is_none_or(|v| v.disk == Disk::Diskless)
+            })
+            .map(|(number, target)| (*number, backing_disk(target)))
+            .collect()
+    }
+
+    fn mount(&self) -> Result<MountFacts> {
+        let target = &self.resource.mount;
+        let table = node_ops::mounts::table()
+            .map_err(|e| Error::new(ErrorKind::Observe, "the mount table cannot be read").caused_by(e))?;
+        let device = self.device();
+        let mut facts = MountFacts {
+            point_exists: target.is_dir(),
+            ..MountFacts::default()
+        };
+        let is_store = |source: &std::ffi::OsStr| !device.as_os_str().is_empty() && source == device.as_os_str();
+        for mount in &table {
+            if mount.mount_point == *target {
+                if is_store(&mount.source) {
+                    facts.occupied_by = None;
+                    facts.store = Some(store_mount(target, mount));
+                } else {
+                    facts.store = None;
+                    facts.occupied_by = Some(mount.source.to_string_lossy().into_owned());
+                }
+            } else if is_store(&mount.source) {
+                facts.elsewhere.push(mount.mount_point.clone());
+            }
+        }
+        if facts.store.is_some() {
+            facts.lxcpath_exists = self.resource.lxcpath.is_dir();
+        } else if facts.occupied_by.is_none() {
+            facts.point_has_entries = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+        }
+        Ok(facts)
+    }
+
+    fn bridges(&self, facts: &Facts) -> Result<BTreeMap<String, bool>> {
+        let links = node_ops::links::list()
+            .map_err(|e| Error::new(ErrorKind::Observe, "the network interfaces cannot be listed").caused_by(e))?;
+        let there: BTreeSet<_> = links
+            .iter()
+            .filter(|l| l.kind.as_deref() == Some("bridge"))
+            .map(|l| l.name.as_str())
+            .collect();
+        let placed = self.resource.containers.iter().flat_map(|c| &c.addresses).map(|a| &a.bridge);
+        let configured = facts.containers.values().flat_map(|c| &c.bridges);
+        Ok(placed
+            .chain(configured)
+            .map(|name| (name.clone(), there.contains(name.as_str())))
+            .collect())
+    }
+
+    fn missing_programs(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let runs = |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        if !runs(&self.helper) {
+            missing.push(self.helper.display().to_string());
+        }
+        let mkfs = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs"];
+        if !mkfs.iter().any(|p| runs(Path::new(p))) {
+            missing.push("mkfs.btrfs".into());
+        }
+        missing
+    }
+
+    /// Who holds the mount and is not a container of the placement.
+    fn foreign_holders(&self, facts: &Facts) -> Vec<String> {
+        if facts.mount.store.is_none() {
+            return Vec::new();
+        }
+        let Ok(holders) = holders::of_mount(&self.resource.mount) else {
+            return Vec::new();
+        };
+        let inits: Vec<u32> = facts
+            .containers
+            .values()
+            .filter_map(|c| c.init_pid)
+            .filter_map(|pid| u32::try_from(pid).ok())
+            .collect();
+        let namespaces: BTreeSet<_> = inits.iter().filter_map(|pid| namespace(*pid, "pid")).collect();
+        let mounts: BTreeSet<_> = inits.iter().filter_map(|pid| namespace(*pid, "mnt")).collect();
+        let monitors: BTreeSet<u32> = inits.iter().filter_map(|pid| parent(*pid)).collect();
+        let ours = |pid: u32| {
+            monitors.contains(&pid)
+                || namespace(pid, "pid").is_some_and(|ns| namespaces.contains(&ns))
+                || namespace(pid, "mnt").is_some_and(|ns| mounts.contains(&ns))
+        };
+        holders
+            .iter()
+            .filter(|holder| match holder {
+                Holder::Process(process) => {
+                    let monitor = process.lxc_monitor.as_ref().is_some_and(|m| {
+                        m.lxcpath == self.resource.lxcpath
+                            && self.resource.containers.iter().any(|c| m.container == *c.name)
+                    });
+                    !monitor && !ours(process.pid)
+                }
+                Holder::Mount(mount) => mount.own_namespace || !ours(mount.pid),
+                _ => true,
+            })
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+impl ContainerState {
+    pub(super) fn from_lxc(state: lxc_rs::State) -> Self {
+        match state {
+            lxc_rs::State::Stopped => ContainerState::Stopped,
+            lxc_rs::State::Running => ContainerState::Running,
+            lxc_rs::State::Frozen => ContainerState::Frozen,
+            other => ContainerState::Other(other.as_str().to_owned()),
+        }
+    }
+}
+
+fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
+    let fsid = fs::File::open(target)
+        .ok()
+        .and_then(|dir| btrfs_ops::filesystem_info(&dir).ok())
+        .map(|info| info.fsid.to_string());
+    let free = nix::sys::statvfs::statvfs(target)
+        .ok()
+        .map(|s| u64::from(s.blocks_available()).saturating_mul(u64::from(s.fragment_size())));
+    StoreMount {
+        source: mount.source.clone().into(),
+        fs_type: mount.fs_type.to_string_lossy().into_owned(),
+        fsid,
+        read_only: mount.is_read_only() || mount.is_superblock_read_only(),
+        free,
+    }
+}
+
+fn backing_disk(target: &Target) -> BackingDisk {
+    let found = match drbd_md::probe(target) {
+        Ok(found) => found,
+        Err(e) => {
+            return BackingDisk::Unusable {
+                why: crate::error::chain(&e),
+            };
+        }
+    };
+    if found.metadata.is_none() {
+        if found.is_empty() {
+            return BackingDisk::Blank;
+        }
+        let what: Vec<_> = found.signatures.iter().map(ToString::to_string).collect();
+        return BackingDisk::Other {
+            what: what.join(", "),
+        };
+    }
+    match drbd_md::read(target) {
+        Ok(superblock) => {
+            let uuid = superblock.current_uuid.map_or(0, |u| u.0);
+            BackingDisk::Metadata {
+                just_created: uuid & !1 == UUID_JUST_CREATED,
+                needs_activity_log: superblock.needs_activity_log_applied(),
+                current_uuid: uuid,
+                consistent: superblock.flags.contains(drbd_md::Flags::CONSISTENT),
+            }
+        }
+        Err(e) => BackingDisk::Unusable {
+            why: crate::error::chain(&e),
+        },
+    }
+}
+
+/// The identity of a process's namespace.
+fn namespace(pid: u32, kind: &str) -> Option<std::path::PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .and_then(|rest| rest.trim().parse().ok())
+}
