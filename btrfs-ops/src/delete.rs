@@ -14,7 +14,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::error::{Error, ErrorKind, Request, Result, id_target};
-use crate::filesystem::{sync, wait_cleaned_until};
+use crate::filesystem::{filesystem_info, sync, wait_cleaned_until};
 use crate::list::path_of_id;
 use crate::mounts;
 use crate::subvolume::{self, DIRECTORY, Subvolume, What, target, target_in, what_is};
@@ -69,6 +69,9 @@ impl DeleteOptions {
     /// Returns when the deletion is on disk and the cleaner has freed the
     /// space, or fails with [`ErrorKind::TimedOut`] after `timeout`; the
     /// deletion is durable then as well, and the cleaner goes on.
+    ///
+    /// The cleaner waits for the last file of the subvolume to be closed, a
+    /// [`Subvolume`] of it that the caller still has included.
     pub fn cleaned(mut self, timeout: Duration) -> Self {
         self.wait = Wait::Cleaned(timeout);
         self
@@ -165,6 +168,8 @@ pub fn delete(
         Err(Errno::ENOTTY | Errno::EOPNOTSUPP) => uapi::snap_destroy(parent, bytes),
         other => other,
     };
+    // The cleaner would wait for it.
+    drop(child);
     finish(parent, id, result, options, shown)
 }
 
@@ -213,19 +218,25 @@ impl Subvolume {
     ///
     /// # Errors
     ///
-    /// As [`delete`].
+    /// As [`delete`]; [`ErrorKind::Mounted`] also if its parent directory cannot
+    /// be reached because it was opened through a mount of itself.
     pub fn delete(self, options: &DeleteOptions) -> Result<Deleted> {
+        let op = Request::Delete.op();
         let id = self.id()?;
-        let fd = self.as_fd();
-        let shown = || target(fd);
-        guard(fd, id, Some(fd), options, &shown)?;
-        finish(
-            fd,
-            id,
-            uapi::snap_destroy_by_id(fd, id.get()),
-            options,
-            shown,
-        )
+        let name = target(self.as_fd());
+        let shown = || name.clone();
+        guard(self.as_fd(), id, Some(self.as_fd()), options, &shown)?;
+        // The cleaner waits until the last descriptor of it is closed, so the
+        // waiting needs one of something else.
+        let parent = openat(&self, "..", DIRECTORY, Mode::empty())
+            .map_err(|errno| Error::os(op, shown(), errno))?;
+        if filesystem_info(&parent).ok().map(|fs| fs.fsid) != Some(filesystem_info(&self)?.fsid) {
+            let text = "it is the root of the mount it was opened through; delete it by id";
+            return Err(Error::message(ErrorKind::Mounted, op, shown(), text));
+        }
+        let result = uapi::snap_destroy_by_id(self.as_fd(), id.get());
+        drop(self);
+        finish(parent.as_fd(), id, result, options, shown)
     }
 }
 

@@ -149,7 +149,6 @@ fn access(read_only: bool) -> Access {
 /// value closes the descriptor and changes nothing on disk. Usable from several
 /// threads: it holds nothing but the descriptor.
 #[derive(Debug)]
-#[must_use = "dropping this closes the descriptor; the subvolume stays"]
 pub struct Subvolume {
     // Invariant: was the root directory of a subvolume when it was opened.
     fd: OwnedFd,

@@ -692,3 +692,254 @@ pub(crate) fn pending_deletions(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     unsafe { call(fd, SUBVOL_SYNC_WAIT, &raw mut args) }?;
     Ok(args.count)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use super::*;
+    use std::collections::HashMap;
+    use std::process::Command;
+
+    /// C name of the request, of its structure ("" for none), number and size.
+    const REQUESTS: &[(&str, &str, Request, usize)] = &[
+        ("BTRFS_IOC_SYNC", "", SYNC, 0),
+        (
+            "BTRFS_IOC_SNAP_DESTROY",
+            "struct btrfs_ioctl_vol_args",
+            SNAP_DESTROY,
+            size_of::<VolArgs>(),
+        ),
+        (
+            "BTRFS_IOC_TREE_SEARCH_V2",
+            "struct btrfs_ioctl_search_args_v2",
+            TREE_SEARCH_V2,
+            size_of::<SearchArgsV2>(),
+        ),
+        (
+            "BTRFS_IOC_INO_LOOKUP",
+            "struct btrfs_ioctl_ino_lookup_args",
+            INO_LOOKUP,
+            size_of::<InoLookupArgs>(),
+        ),
+        (
+            "BTRFS_IOC_SPACE_INFO",
+            "struct btrfs_ioctl_space_args",
+            SPACE_INFO,
+            size_of::<SpaceArgs>(),
+        ),
+        (
+            "BTRFS_IOC_SNAP_CREATE_V2",
+            "struct btrfs_ioctl_vol_args_v2",
+            SNAP_CREATE_V2,
+            size_of::<VolArgsV2>(),
+        ),
+        (
+            "BTRFS_IOC_SUBVOL_CREATE_V2",
+            "struct btrfs_ioctl_vol_args_v2",
+            SUBVOL_CREATE_V2,
+            size_of::<VolArgsV2>(),
+        ),
+        (
+            "BTRFS_IOC_SUBVOL_GETFLAGS",
+            "__u64",
+            SUBVOL_GETFLAGS,
+            size_of::<u64>(),
+        ),
+        (
+            "BTRFS_IOC_SUBVOL_SETFLAGS",
+            "__u64",
+            SUBVOL_SETFLAGS,
+            size_of::<u64>(),
+        ),
+        (
+            "BTRFS_IOC_DEV_INFO",
+            "struct btrfs_ioctl_dev_info_args",
+            DEV_INFO,
+            size_of::<DevInfoArgs>(),
+        ),
+        (
+            "BTRFS_IOC_FS_INFO",
+            "struct btrfs_ioctl_fs_info_args",
+            FS_INFO,
+            size_of::<FsInfoArgs>(),
+        ),
+        (
+            "BTRFS_IOC_SET_RECEIVED_SUBVOL",
+            "struct btrfs_ioctl_received_subvol_args",
+            SET_RECEIVED_SUBVOL,
+            size_of::<ReceivedSubvolArgs>(),
+        ),
+        ("BTRFS_IOC_GET_FSLABEL", "", GET_FSLABEL, 0),
+        ("BTRFS_IOC_SET_FSLABEL", "", SET_FSLABEL, 0),
+        (
+            "BTRFS_IOC_GET_DEV_STATS",
+            "struct btrfs_ioctl_get_dev_stats",
+            GET_DEV_STATS,
+            size_of::<DevStatsArgs>(),
+        ),
+        (
+            "BTRFS_IOC_GET_SUBVOL_INFO",
+            "struct btrfs_ioctl_get_subvol_info_args",
+            GET_SUBVOL_INFO,
+            size_of::<SubvolInfoArgs>(),
+        ),
+        (
+            "BTRFS_IOC_GET_SUBVOL_ROOTREF",
+            "struct btrfs_ioctl_get_subvol_rootref_args",
+            GET_SUBVOL_ROOTREF,
+            size_of::<RootRefArgs>(),
+        ),
+        (
+            "BTRFS_IOC_INO_LOOKUP_USER",
+            "struct btrfs_ioctl_ino_lookup_user_args",
+            INO_LOOKUP_USER,
+            size_of::<InoLookupUserArgs>(),
+        ),
+        (
+            "BTRFS_IOC_SNAP_DESTROY_V2",
+            "struct btrfs_ioctl_vol_args_v2",
+            SNAP_DESTROY_V2,
+            size_of::<VolArgsV2>(),
+        ),
+        (
+            "BTRFS_IOC_SUBVOL_SYNC_WAIT",
+            "struct btrfs_ioctl_subvol_wait",
+            SUBVOL_SYNC_WAIT,
+            size_of::<SubvolWait>(),
+        ),
+    ];
+
+    /// Constants, and the number of bytes before a member.
+    const NUMBERS: &[(&str, u64)] = &[
+        ("BTRFS_SUPER_MAGIC", BTRFS_SUPER_MAGIC as u64),
+        ("BTRFS_FIRST_FREE_OBJECTID", FIRST_FREE_OBJECTID),
+        ("BTRFS_LAST_FREE_OBJECTID", LAST_FREE_OBJECTID),
+        ("BTRFS_ROOT_TREE_OBJECTID", ROOT_TREE_OBJECTID),
+        ("BTRFS_ORPHAN_OBJECTID", ORPHAN_OBJECTID),
+        ("BTRFS_ORPHAN_ITEM_KEY", ORPHAN_ITEM_KEY as u64),
+        ("BTRFS_ROOT_ITEM_KEY", ROOT_ITEM_KEY as u64),
+        ("BTRFS_ROOT_BACKREF_KEY", ROOT_BACKREF_KEY as u64),
+        ("BTRFS_SUBVOL_RDONLY", SUBVOL_RDONLY),
+        ("BTRFS_ROOT_SUBVOL_RDONLY", ROOT_SUBVOL_RDONLY),
+        ("BTRFS_SUBVOL_SPEC_BY_ID", SUBVOL_SPEC_BY_ID),
+        ("BTRFS_FS_INFO_FLAG_GENERATION", FS_INFO_FLAG_GENERATION),
+        ("BTRFS_DEV_STAT_VALUES_MAX", DEV_STAT_VALUES_MAX as u64),
+        (
+            "BTRFS_MAX_ROOTREF_BUFFER_NUM",
+            MAX_ROOTREF_BUFFER_NUM as u64,
+        ),
+        (
+            "sizeof(struct btrfs_ioctl_space_info)",
+            size_of::<SpaceInfo>() as u64,
+        ),
+        ("sizeof(struct btrfs_ioctl_search_header)", 32),
+        (
+            "offsetof(struct btrfs_ioctl_get_subvol_info_args, rtime)",
+            offset_of!(SubvolInfoArgs, rtime) as u64,
+        ),
+        (
+            "offsetof(struct btrfs_ioctl_dev_info_args, path)",
+            offset_of!(DevInfoArgs, path) as u64,
+        ),
+        (
+            "offsetof(struct btrfs_ioctl_fs_info_args, generation)",
+            offset_of!(FsInfoArgs, generation) as u64,
+        ),
+        (
+            "offsetof(struct btrfs_ioctl_vol_args_v2, subvolid)",
+            offset_of!(VolArgsV2, name) as u64,
+        ),
+        ("sizeof(struct btrfs_root_item)", 439),
+        ("offsetof(struct btrfs_root_item, generation)", 160),
+        ("offsetof(struct btrfs_root_item, flags)", 208),
+        ("offsetof(struct btrfs_root_item, refs)", 216),
+        ("offsetof(struct btrfs_root_item, generation_v2)", 239),
+        ("offsetof(struct btrfs_root_item, ctransid)", 295),
+        ("offsetof(struct btrfs_root_item, rtime)", 363),
+        ("sizeof(struct btrfs_root_ref)", 18),
+    ];
+
+    #[test]
+    fn numbers_match_the_header() {
+        let mut program = String::from(
+            "#include <stdio.h>\n#include <stddef.h>\n#include <linux/magic.h>\n\
+             #include <linux/fs.h>\n#include <linux/btrfs.h>\n#include <linux/btrfs_tree.h>\nint main(void) {\n",
+        );
+        for (name, kind, _, _) in REQUESTS {
+            // A header may be older than the request.
+            program += &format!("#ifdef {name}\n");
+            program += &format!("printf(\"{name} %llu\\n\", (unsigned long long){name});\n");
+            if !kind.is_empty() {
+                program += &format!("printf(\"size {name} %zu\\n\", sizeof({kind}));\n");
+            }
+            program += "#endif\n";
+        }
+        for (expression, _) in NUMBERS {
+            program +=
+                &format!("printf(\"{expression} %llu\\n\", (unsigned long long)({expression}));\n");
+        }
+        program += "return 0; }\n";
+        let dir = tempfile::tempdir().unwrap();
+        let (source, probe) = (dir.path().join("probe.c"), dir.path().join("probe"));
+        std::fs::write(&source, program).unwrap();
+        let compiled = Command::new("cc")
+            .arg(&source)
+            .arg("-o")
+            .arg(&probe)
+            .output()
+            .unwrap();
+        assert!(
+            compiled.status.success(),
+            "{}",
+            String::from_utf8_lossy(&compiled.stderr)
+        );
+        let output = Command::new(&probe).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let seen: HashMap<&str, u64> = text
+            .lines()
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, number)| (name, number.parse().unwrap()))
+            .collect();
+        let mut checked = 0;
+        for (name, kind, number, size) in REQUESTS {
+            let Some(&expected) = seen.get(name) else {
+                assert_eq!(
+                    *name, "BTRFS_IOC_SUBVOL_SYNC_WAIT",
+                    "not in the header: {name}"
+                );
+                continue;
+            };
+            assert_eq!(u64::from(*number), expected, "{name}");
+            if !kind.is_empty() {
+                assert_eq!(
+                    Some(&(*size as u64)),
+                    seen.get(&*format!("size {name}")),
+                    "{name}"
+                );
+            }
+            checked += 1;
+        }
+        assert!(checked >= REQUESTS.len() - 1);
+        for (expression, number) in NUMBERS {
+            assert_eq!(seen.get(expression), Some(number), "{expression}");
+        }
+    }
+
+    #[test]
+    fn the_number_that_old_headers_lack() {
+        // _IOW(0x94, 65, 16 bytes), Linux 6.13, include/uapi/linux/btrfs.h.
+        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+            assert_eq!(SUBVOL_SYNC_WAIT, 0x4010_9441);
+        }
+    }
+
+    #[test]
+    fn names_keep_their_nul() {
+        let mut buffer = [0u8; 4];
+        assert_eq!(put_name(&mut buffer, b"abc"), Ok(()));
+        assert_eq!(buffer, *b"abc\0");
+        assert_eq!(put_name(&mut buffer, b"abcd"), Err(Errno::ENAMETOOLONG));
+        assert_eq!(until_nul(&buffer), b"abc");
+        assert_eq!(until_nul(b"abc"), b"abc");
+    }
+}
