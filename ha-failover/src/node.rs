@@ -198,9 +198,14 @@ impl World for Node {
     }
 
     fn wall(&self) -> String {
-        let now = jiff::Timestamp::now();
-        format!("{now:.3}")
+        wall_clock()
     }
+}
+
+/// The wall clock in RFC 3339, with milliseconds.
+#[must_use]
+pub fn wall_clock() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
 }
 
 /// Runs what may block for ever on a thread of its own, and gives up waiting at the deadline.

@@ -426,6 +426,15 @@ pub(crate) fn digest_of(canonical: &serde_json::Value) -> String {
     format!("{hash:016x}")
 }
 
+/// Reads a duration as the placement file writes it: `500ms`, `30s`, `2m`, `1h`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text)
+}
+
 /// Lists where two canonical forms differ, as `path: ours, theirs`.
 #[must_use]
 pub fn differences(ours: &serde_json::Value, theirs: &serde_json::Value) -> Vec<String> {

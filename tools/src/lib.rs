@@ -1,1 +1,28 @@
-//! The programs: failover, and what the kernel and the tests need around it.
+//! What the programs share: exit statuses.
+//!
+//! The programs themselves are `failover` and `drbd-helper`; the README says
+//! what they do and what their output means.
+
+/// Exit statuses of `failover`.
+pub mod exit {
+    /// Done, or nothing to do.
+    pub const DONE: u8 = 0;
+    /// A step failed and there was nothing to undo, or undoing failed too; or an error before any step.
+    pub const ERROR: u8 = 1;
+    /// The command line makes no sense.
+    pub const USAGE: u8 = 2;
+    /// Refused: findings; nothing was changed.
+    pub const REFUSED: u8 = 3;
+    /// A step failed and everything before it was taken back.
+    pub const UNDONE: u8 = 4;
+    /// A step outlived its deadline: run the same command again.
+    pub const UNKNOWN: u8 = 5;
+}
+
+/// Exit statuses of a `fence-peer` handler, as DRBD reads them.
+pub mod fence_peer {
+    /// Nothing is known and nothing was done: DRBD calls the handler broken and does not promote.
+    pub const NOT_FENCED: u8 = 1;
+    /// The peer is off.
+    pub const FENCED: u8 = 7;
+}

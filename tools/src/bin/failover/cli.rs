@@ -1,0 +1,198 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Failover of LXC containers on Btrfs on DRBD: checked, planned, resumable.
+///
+/// Every command that changes something gathers facts, makes a plan, prints it
+/// and then runs it. A plan that does not hold is refused with all reasons at
+/// once. A run that was cut short is carried on by running the same command
+/// again: it looks first.
+#[derive(Debug, Parser)]
+#[command(name = "failover", version, max_term_width = 100, after_help = EXIT)]
+pub(crate) struct Cli {
+    /// The placement file.
+    #[arg(long, global = true, default_value = ha_failover::placement::DEFAULT_PATH, value_name = "FILE")]
+    pub(crate) placement: PathBuf,
+    /// This node's name [default: the host name].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Print JSON: one document for `status` and `plan`, one event a line for what runs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// For tests: ends as by `kill -9` at `before:STEP` or `after:STEP`.
+    #[arg(long, global = true, hide = true, value_name = "WHEN:STEP")]
+    pub(crate) die_at: Option<String>,
+}
+
+const EXIT: &str = "\
+Exit status:
+  0  done, or nothing to do
+  1  error: a step failed and there was nothing to undo, or undoing failed too
+  2  usage
+  3  refused: findings; nothing was changed
+  4  undone: a step failed and everything before it was taken back
+  5  unknown: a step outlived its deadline; run the same command again";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows what this node sees. Changes nothing.
+    Status {
+        /// Only this resource.
+        resource: Option<String>,
+    },
+    /// Prints the plan of a command, or why it is refused, and runs nothing.
+    Plan {
+        #[command(subcommand)]
+        request: RequestCommand,
+    },
+    #[command(flatten)]
+    Request(RequestCommand),
+    /// Waits until both disks are UpToDate, with progress.
+    WaitSync {
+        /// The resource.
+        resource: String,
+        /// How long.
+        #[arg(long, default_value = "300s", value_parser = duration, value_name = "TIME")]
+        deadline: Duration,
+    },
+    /// Makes a container of the placement on a Btrfs subvolume of the mounted store.
+    CreateContainer {
+        /// The resource.
+        resource: String,
+        /// The container's name.
+        name: String,
+        /// The tree to copy into its root file system.
+        #[arg(long, value_name = "DIR")]
+        rootfs: PathBuf,
+        /// Its configuration in liblxc's format, without `lxc.rootfs.*`.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How long the copy may take.
+        #[arg(long, default_value = "10m", value_parser = duration, value_name = "TIME")]
+        deadline: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RequestCommand {
+    /// Loads the module, makes the mount point, creates metadata on blank disks, then as `up`.
+    Prepare {
+        /// The resource.
+        resource: String,
+    },
+    /// Applies the activity log where needed, attaches, connects, looks for the peer. Never promotes.
+    Up {
+        /// The resource.
+        resource: String,
+    },
+    /// Takes the resource out of the kernel; refused while it serves.
+    Down {
+        /// The resource.
+        resource: String,
+    },
+    /// Day 0, once: makes this fresh disk the source, with a Btrfs, mounted, in epoch 1.
+    Initialize {
+        /// The resource.
+        resource: String,
+        /// Wait until the peer has all data.
+        #[arg(long)]
+        wait_sync: bool,
+    },
+    /// Serves what this node owns: promotes, mounts, starts the containers, or what is left of it.
+    Start {
+        /// The resource.
+        resource: String,
+    },
+    /// Stops the containers, unmounts, demotes.
+    Stop {
+        /// The resource.
+        resource: String,
+    },
+    /// Planned handover, the side that serves: stops, then waits for the peer or takes back.
+    Release {
+        /// The resource.
+        resource: String,
+        #[command(flatten)]
+        peer: PeerPlacement,
+    },
+    /// Planned handover, the side that will serve: arms, waits for the peer to let go, serves.
+    Handover {
+        /// The resource.
+        resource: String,
+        #[command(flatten)]
+        peer: PeerPlacement,
+    },
+    /// Serves without the peer's consent: fences it, promotes, mounts, starts.
+    Takeover {
+        /// The resource.
+        resource: String,
+        /// Dangerous: your word that the peer is off, in place of fencing. If it is wrong, two nodes serve.
+        #[arg(long, value_name = "TEXT")]
+        attest: Option<String>,
+        /// Dangerous: accept that the local data may be past, and what the peer acknowledged since is lost.
+        #[arg(long, value_name = "TEXT")]
+        declare_data_current: Option<String>,
+        /// Dangerous: promote against the fencing policy of drbd.conf.
+        #[arg(long, value_name = "TEXT")]
+        promote_unfenced: Option<String>,
+    },
+}
+
+/// The other node's placement, to compare before anything stops.
+#[derive(Debug, Args)]
+pub(crate) struct PeerPlacement {
+    /// A copy of the other node's placement file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peer_placement: Option<PathBuf>,
+    /// The digest that the other node's `status --json` shows.
+    #[arg(long, value_name = "HEX", conflicts_with = "peer_placement")]
+    pub(crate) peer_placement_digest: Option<String>,
+}
+
+impl RequestCommand {
+    pub(crate) fn resource(&self) -> &str {
+        match self {
+            RequestCommand::Prepare { resource }
+            | RequestCommand::Up { resource }
+            | RequestCommand::Down { resource }
+            | RequestCommand::Initialize { resource, .. }
+            | RequestCommand::Start { resource }
+            | RequestCommand::Stop { resource }
+            | RequestCommand::Release { resource, .. }
+            | RequestCommand::Handover { resource, .. }
+            | RequestCommand::Takeover { resource, .. } => resource,
+        }
+    }
+}
+
+/// `90s`, `5m`, `500ms`, `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    ha_failover::placement::parse_duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn there_is_no_force() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(!help.contains("force"), "{help}");
+        assert!(Cli::try_parse_from(["failover", "takeover", "r0", "--force"]).is_err());
+        let cli = Cli::try_parse_from(["failover", "plan", "release", "r0", "--json"]).unwrap();
+        assert!(cli.json && matches!(cli.command, Command::Plan { .. }));
+    }
+}

@@ -1,0 +1,355 @@
+//! `failover`: what an operator runs on a node.
+
+mod cli;
+mod output;
+mod status;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ha_failover::plan::Takeover;
+use ha_failover::{
+    Attestation, CommandFencer, Error, Executor, FenceEvidence, Fencer, NewContainer, Node, Outcome,
+    Placement, Plan, Request, Runnable, World,
+};
+use serde_json::json;
+use tools::exit;
+
+use cli::{Cli, Command, PeerPlacement, RequestCommand};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::DONE });
+        }
+    };
+    let mut output = Output::new(cli.json, cli.die_at.clone());
+    let status = match run(&cli, &mut output) {
+        Ok(status) => status,
+        Err(e) => {
+            output.error(&e.chain(), e.how_to_go_on());
+            let status = if e.kind() == ha_failover::ErrorKind::Usage { exit::USAGE } else { exit::ERROR };
+            output.end("error", status, None)
+        }
+    };
+    ExitCode::from(status)
+}
+
+type Result<T> = ha_failover::Result<T>;
+
+struct Context {
+    placement: Placement,
+    path: PathBuf,
+    node: String,
+    helper: PathBuf,
+}
+
+impl Context {
+    fn new(cli: &Cli) -> Result<Self> {
+        let path = std::path::absolute(&cli.placement).unwrap_or_else(|_| cli.placement.clone());
+        let placement = Placement::load(&path)?;
+        let node = match &cli.node {
+            Some(node) => node.clone(),
+            None => node_ops::host::hostname()
+                .map_err(|e| {
+                    Error::new(ha_failover::ErrorKind::Observe, "the host name cannot be read").caused_by(e)
+                })?
+                .to_string_lossy()
+                .into_owned(),
+        };
+        let beside = std::env::current_exe().ok();
+        let helper = beside
+            .as_deref()
+            .and_then(Path::parent)
+            .map_or_else(|| PathBuf::from("/usr/lib/ha-failover/drbd-helper"), |dir| dir.join("drbd-helper"));
+        Ok(Context {
+            placement,
+            path,
+            node,
+            helper,
+        })
+    }
+
+    fn node(&self, resource: &str) -> Result<Node> {
+        Node::new(&self.placement, resource, &self.node, &self.helper)
+    }
+}
+
+fn run(cli: &Cli, output: &mut Output) -> Result<u8> {
+    let context = Context::new(cli)?;
+    match &cli.command {
+        Command::Status { resource } => {
+            status::status(&context.placement, &context.path, &context.node, resource.as_deref(), output, |r| context.node(r))
+        }
+        Command::Plan { request } => plan_only(&context, request, output),
+        Command::Request(request) => operate(&context, request, output),
+        Command::WaitSync { resource, deadline } => wait_sync(&context, resource, *deadline, output),
+        Command::CreateContainer {
+            resource,
+            name,
+            rootfs,
+            config,
+            deadline,
+        } => {
+            let new = NewContainer::new(name, &absolute(rootfs), &absolute(config));
+            create_container(&context, resource, &new, *deadline, output)
+        }
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Turns the command line into a request. Asks the fence agent for the peer's power state, which changes nothing.
+fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
+    let resource = context.placement.resource(command.resource())?;
+    let attestation = |text: &Option<String>| text.as_deref().map(Attestation::new).transpose();
+    Ok(match command {
+        RequestCommand::Prepare { .. } => Request::Prepare,
+        RequestCommand::Up { .. } => Request::Up,
+        RequestCommand::Down { .. } => Request::Down,
+        RequestCommand::Initialize { wait_sync, .. } => Request::Initialize { wait_sync: *wait_sync },
+        RequestCommand::Start { .. } => Request::Start,
+        RequestCommand::Stop { .. } => Request::Stop,
+        RequestCommand::Release { peer, .. } => Request::Release {
+            peer_placement: peer_digest(context, command.resource(), peer)?,
+        },
+        RequestCommand::Handover { peer, .. } => Request::Handover {
+            peer_placement: peer_digest(context, command.resource(), peer)?,
+        },
+        RequestCommand::Takeover {
+            attest,
+            declare_data_current,
+            promote_unfenced,
+            ..
+        } => {
+            let mut takeover = Takeover::default();
+            takeover.attest = attestation(attest)?;
+            takeover.declare_data_current = attestation(declare_data_current)?;
+            takeover.promote_unfenced = attestation(promote_unfenced)?;
+            if takeover.attest.is_none()
+                && let Some(mut fencer) = CommandFencer::from_placement(&resource.fence)
+                && let Ok(peer) = resource.peer_of(&context.node)
+            {
+                takeover.peer_power = Some(fencer.status(peer)?);
+            }
+            Request::Takeover(takeover)
+        }
+    })
+}
+
+fn peer_digest(context: &Context, resource: &str, peer: &PeerPlacement) -> Result<Option<String>> {
+    let Some(path) = &peer.peer_placement else {
+        return Ok(peer.peer_placement_digest.clone());
+    };
+    let theirs = Placement::load(path)?;
+    let theirs = theirs.resource(resource)?;
+    let ours = context.placement.resource(resource)?;
+    let differ = ha_failover::placement::differences(&ours.canonical(), &theirs.canonical());
+    if !differ.is_empty() {
+        return Err(Error::new(
+            ha_failover::ErrorKind::Placement,
+            format!("placement-differs: {} and {}: {}", context.path.display(), path.display(), differ.join("; ")),
+        )
+        .remedy("make the two files equal (all but [local]); nothing was changed"));
+    }
+    Ok(Some(theirs.digest()))
+}
+
+fn plan_only(context: &Context, command: &RequestCommand, output: &mut Output) -> Result<u8> {
+    let mut node = context.node(command.resource())?;
+    let request = request(context, command)?;
+    let facts = node.facts()?;
+    match ha_failover::plan(&facts, node.resource(), &request) {
+        Ok(plan) => {
+            output.plan(&plan);
+            Ok(exit::DONE)
+        }
+        Err(refusal) => Ok(output.refused(&refusal)),
+    }
+}
+
+fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> Result<u8> {
+    let mut node = context.node(command.resource())?;
+    let request = request(context, command)?;
+    let plan = match planned(&mut node, &request)? {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            let status = output.refused(&refusal);
+            return Ok(output.end("refused", status, None));
+        }
+    };
+    output.plan(&plan);
+    if plan.is_empty() {
+        return Ok(output.end("done", exit::DONE, None));
+    }
+    // A shell that stands in the store would hold the mount through us.
+    let _ = std::env::set_current_dir("/");
+    let _lock = node.lock(&format!("{} {}", request.name(), command.resource()))?;
+    // Planned again under the lock: somebody may have worked on it in between.
+    let plan = match planned(&mut node, &request)? {
+        Ok(again) if again == plan => again,
+        Ok(again) => {
+            output.plan(&again);
+            again
+        }
+        Err(refusal) => {
+            let status = output.refused(&refusal);
+            return Ok(output.end("refused", status, None));
+        }
+    };
+    if plan.is_empty() {
+        return Ok(output.end("done", exit::DONE, None));
+    }
+    let runnable = match plan.evidence.clone() {
+        None => plan.ready().map_err(|_| internal("the plan needs evidence and does not say so"))?,
+        Some(need) => match proved(&mut node, &request, &need.node, output)? {
+            Ok(runnable) => runnable,
+            Err(status) => return Ok(status),
+        },
+    };
+    let begun = node.facts()?;
+    node.note(&begun)?;
+    let op = format!("{}-{}", std::process::id(), node.wall());
+    let executor = Executor::new(runnable, op);
+    let (outcome, timings) = executor.run(&mut node, &mut |event: &ha_failover::Event| output.step(event))?;
+    node.keep_timings(&timings);
+    Ok(report(&outcome, output))
+}
+
+fn internal(text: &str) -> Error {
+    Error::new(ha_failover::ErrorKind::Observe, format!("internal: {text}"))
+}
+
+fn planned(node: &mut Node, request: &Request) -> Result<std::result::Result<Plan, ha_failover::Refusal>> {
+    let facts = node.facts()?;
+    Ok(ha_failover::plan(&facts, node.resource(), request))
+}
+
+/// Gets the evidence, then plans again: a link that came back meanwhile makes the verdict worthless.
+fn proved(
+    node: &mut Node,
+    request: &Request,
+    peer: &str,
+    output: &mut Output,
+) -> Result<std::result::Result<Runnable, u8>> {
+    let begun = Instant::now();
+    let mut request = request.clone();
+    let Request::Takeover(takeover) = &mut request else {
+        return Err(internal("only a takeover needs evidence"));
+    };
+    let evidence = match &takeover.attest {
+        Some(text) => FenceEvidence::attested(peer, text.clone()),
+        None => {
+            let mut fencer = CommandFencer::from_placement(&node.resource().fence)
+                .ok_or_else(|| internal("no fence method"))?;
+            let evidence = FenceEvidence::obtain(&mut fencer, peer)?;
+            takeover.peer_power = Some(ha_failover::Power::Off);
+            evidence
+        }
+    };
+    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    output.evidence(peer, &evidence.to_string(), ms);
+    match planned(node, &request)? {
+        Ok(plan) => plan
+            .with_evidence(evidence)
+            .map(Ok)
+            .map_err(|_| internal("the evidence is about another node")),
+        Err(refusal) => {
+            let status = output.refused(&refusal);
+            Ok(Err(output.end("refused", status, None)))
+        }
+    }
+}
+
+fn report(outcome: &Outcome, output: &Output) -> u8 {
+    let (word, status, failure, text) = match outcome {
+        Outcome::Done => ("done", exit::DONE, None, None),
+        Outcome::Undone { step, cause } => (
+            "undone",
+            exit::UNDONE,
+            Some((step.as_str(), cause)),
+            Some(format!("{step} failed: {cause}\n  what was changed before it was taken back")),
+        ),
+        Outcome::Failed { step, cause, not_undone } => {
+            let mut text = format!("{step} failed: {cause}");
+            for (what, why) in not_undone {
+                text.push_str(&format!("\n  not undone: {what}: {why}"));
+            }
+            ("failed", exit::ERROR, Some((step.as_str(), cause)), Some(text))
+        }
+        Outcome::Unknown { step, cause } => (
+            "unknown",
+            exit::UNKNOWN,
+            Some((step.as_str(), cause)),
+            Some(format!("{step}: {cause}\n  run the same command again; it looks first")),
+        ),
+        _ => ("failed", exit::ERROR, None, Some("stopped".to_owned())),
+    };
+    if let Some(text) = text
+        && !output.is_json()
+    {
+        eprintln!("failover: {text}");
+        if let Some(remedy) = failure.and_then(|(_, f)| f.remedy.as_deref()) {
+            eprintln!("  {remedy}");
+        }
+    }
+    output.end(word, status, failure)
+}
+
+fn create_container(
+    context: &Context,
+    resource: &str,
+    new: &NewContainer,
+    deadline: Duration,
+    output: &mut Output,
+) -> Result<u8> {
+    let mut node = context.node(resource)?;
+    let _lock = node.lock(&format!("create-container {resource} {}", new.name))?;
+    node.create_container(new, deadline)?;
+    output.say(&format!("container {} is made in {}", new.name, node.resource().lxcpath.display()));
+    Ok(output.end("done", exit::DONE, None))
+}
+
+/// Waits for both disks to be UpToDate and records that they are.
+fn wait_sync(context: &Context, resource: &str, deadline: Duration, output: &mut Output) -> Result<u8> {
+    let mut node = context.node(resource)?;
+    let begun = Instant::now();
+    let mut last = None;
+    loop {
+        let facts = node.facts()?;
+        let Some(drbd) = &facts.drbd else {
+            return Err(Error::new(ha_failover::ErrorKind::Observe, format!("{resource}: not configured in the kernel"))
+                .remedy(format!("run `failover up {resource}`")));
+        };
+        let left: u64 = drbd.volumes.values().filter_map(|v| v.out_of_sync_kib).sum();
+        if last != Some(left) {
+            last = Some(left);
+            output.event(&json!({
+                "event": "sync", "out_of_sync_kib": left, "connected": drbd.connected(),
+                "at_ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            }));
+            output.say(&format!("{left} KiB out of sync"));
+        }
+        if drbd.in_sync() {
+            let _lock = node.lock(&format!("wait-sync {resource}"))?;
+            node.note(&facts)?;
+            output.say("both disks are UpToDate");
+            return Ok(output.end("done", exit::DONE, None));
+        }
+        if begun.elapsed() >= deadline {
+            return Err(Error::new(
+                ha_failover::ErrorKind::Observe,
+                format!("{resource}: not in sync after {} s", deadline.as_secs()),
+            )
+            .remedy("look at `failover status` on both nodes"));
+        }
+        std::thread::sleep(Duration::from_millis(200).min(deadline.saturating_sub(begun.elapsed())));
+    }
+}
