@@ -112,22 +112,12 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             options,
         } => {
             supported(x, options.check(dialect))?;
-            let request = match (dialect, find(x, connection)?) {
-                (_, None) => return Err(no_connection(x).into()),
-                (
-                    Dialect::V84,
-                    Some(Found {
-                        addresses: Some(pair),
-                        ..
-                    }),
-                ) => Request::net_options84(&pair, *base, options),
-                (
-                    Dialect::V9,
-                    Some(Found {
-                        peer: Some(peer), ..
-                    }),
-                ) => Request::net_options9(&connection.resource, peer, *base, options),
-                _ => return Err(no_connection(x).into()),
+            let request = match name_connection(x, connection)? {
+                Some(Named::Addresses(pair)) => Request::net_options84(&pair, *base, options),
+                Some(Named::Peer(peer)) => {
+                    Request::net_options9(&connection.resource, peer, *base, options)
+                }
+                None => return Err(no_connection(x).into()),
             };
             change(x, &request)
         }
@@ -384,7 +374,6 @@ fn attach<T: Transport>(
 /// A connection that exists.
 struct Found {
     peer: Option<NodeId>,
-    addresses: Option<AddressPair>,
     paths: Vec<AddressPair>,
 }
 
@@ -398,11 +387,9 @@ fn no_resource<T: Transport>(x: &Exchange<T>) -> Error {
 
 fn matches(connection: &Connection, wanted: &ConnectionRef) -> bool {
     // 8.4 has no node ids; the wanted one says nothing there.
-    let id = match (wanted.peer_node_id, connection.peer_node_id) {
-        (Some(wanted), Some(id)) => return wanted == id,
-        (_, id) => id,
-    };
-    let _ = id;
+    if let (Some(wanted), Some(id)) = (wanted.peer_node_id, connection.peer_node_id) {
+        return wanted == id;
+    }
     wanted
         .addresses
         .as_ref()
@@ -429,9 +416,32 @@ fn find<T: Transport>(x: &mut Exchange<T>, wanted: &ConnectionRef) -> Result<Opt
             .collect();
         Found {
             peer: connection.peer_node_id,
-            addresses: paths.first().cloned(),
             paths,
         }
+    }))
+}
+
+/// How a request names a connection.
+enum Named {
+    /// By its addresses (8.4).
+    Addresses(AddressPair),
+    /// By the peer's node id (9).
+    Peer(NodeId),
+}
+
+/// 8.4 takes the address pair alone, and would do it to another resource
+/// that has it; so whose it is is looked up first. 9 needs no look if the
+/// node id is given.
+fn name_connection<T: Transport>(
+    x: &mut Exchange<T>,
+    wanted: &ConnectionRef,
+) -> Result<Option<Named>> {
+    if let (Dialect::V9, Some(peer)) = (x.dialect(), wanted.peer_node_id) {
+        return Ok(Some(Named::Peer(peer)));
+    }
+    Ok(find(x, wanted)?.and_then(|found| match x.dialect() {
+        Dialect::V84 => found.paths.into_iter().next().map(Named::Addresses),
+        Dialect::V9 => found.peer.map(Named::Peer),
     }))
 }
 
@@ -547,33 +557,34 @@ fn is_stand_alone(state: &State, resource: &ResourceName, peer: NodeId) -> bool 
     })
 }
 
-/// 8.4 takes the address pair alone, and would disconnect another resource
-/// that has it; so whose it is is looked up first.
 fn disconnect<T: Transport>(
     x: &mut Exchange<T>,
     wanted: &ConnectionRef,
     command: u8,
 ) -> Result<Report> {
-    let request = match (x.dialect(), find(x, wanted)?) {
+    let request = match name_connection(x, wanted)? {
+        Some(Named::Addresses(pair)) => Request::by_addresses84(command, &pair),
+        Some(Named::Peer(peer)) => Request::by_peer9(command, &wanted.resource, peer),
         // On 8.4 a connection that is StandAlone is not there.
-        (Dialect::V84, None) => return Ok(already_there()),
-        (Dialect::V9, None) if command == cmd::DEL_PEER => return Ok(already_there()),
-        (
-            Dialect::V84,
-            Some(Found {
-                addresses: Some(pair),
-                ..
-            }),
-        ) => Request::by_addresses84(command, &pair),
-        (
-            Dialect::V9,
-            Some(Found {
-                peer: Some(peer), ..
-            }),
-        ) => Request::by_peer9(command, &wanted.resource, peer),
-        _ => return Err(no_connection(x).into()),
+        None if x.dialect() == Dialect::V84 || command == cmd::DEL_PEER => {
+            return Ok(already_there());
+        }
+        None => return Err(no_connection(x).into()),
     };
-    change(x, &request)
+    match x.change(&request) {
+        Ok(answer) => Ok(report(answer)),
+        Err(failure) => {
+            let gone = [codes::ERR_INVALID_REQUEST, codes::SS_ALREADY_STANDALONE];
+            let error = refused_with(failure, &gone)?;
+            let there = find(x, wanted)?.is_some();
+            let standing = error.ret_code() == Some(codes::SS_ALREADY_STANDALONE);
+            if standing || (!there && (x.dialect() == Dialect::V84 || command == cmd::DEL_PEER)) {
+                Ok(already_there())
+            } else {
+                Err(error.into())
+            }
+        }
+    }
 }
 
 fn role<T: Transport>(

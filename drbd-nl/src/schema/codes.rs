@@ -24,6 +24,7 @@ pub const SS_SUCCESS: i32 = 1;
 pub const SS_NOTHING_TO_DO: i32 = 2;
 pub const SS_TWO_PRIMARIES: i32 = -1;
 pub const SS_NO_UP_TO_DATE_DISK: i32 = -2;
+pub const SS_ALREADY_STANDALONE: i32 = -9;
 pub const SS_DEVICE_IN_USE: i32 = -12;
 pub const SS_IN_TRANSIENT_STATE: i32 = -18;
 /// 9 only; the same number is `SS_OUTDATE_WO_CONN` in 8.4.

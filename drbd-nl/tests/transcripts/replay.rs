@@ -43,19 +43,16 @@ impl Replay {
         Self { answers, sent: Arc::default() }
     }
 
-    /// Answers every change with this return code.
-    pub fn answering(family_answer: &Run, ret_code: i32, commands: &[u8]) -> Self {
-        let mut replay = Self::of(family_answer);
-        replay.answers.replies.clear();
-        for command in commands {
-            let mut reply = vec![28, 0, 0, 0];
-            reply.extend_from_slice(&replay.answers.family_id.to_le_bytes());
-            reply.extend_from_slice(&[0; 10]);
-            reply.extend_from_slice(&[*command, 1, 0, 0, 0xff, 0xff, 0xff, 0xff]);
-            reply.extend_from_slice(&ret_code.to_le_bytes());
-            replay.answers.replies.insert(*command, vec![reply]);
+    /// With what another run was answered to one command.
+    pub fn with(mut self, run: &Run, command: u8) -> Self {
+        let other = Self::of(run).answers;
+        // The family may have had another id there.
+        let mut replies = other.replies.get(&command).cloned().unwrap_or_default();
+        for reply in &mut replies {
+            reply[4..6].copy_from_slice(&self.answers.family_id.to_le_bytes());
         }
-        replay
+        self.answers.replies.insert(command, replies);
+        self
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::load::{self, Run};
 use crate::replay::Replay;
 use drbd_nl::{
-    Connection, Device, DeviceStatistics, Dialect, Drbd, PeerDevice, ReplicationState, Resource,
+    Connection, Device, DeviceStatistics, Dialect, Drbd, PeerDevice, PeerDeviceStatistics, ReplicationState, Resource,
     ResyncSuspended, Sectors, State, Suspended,
 };
 use serde_json::{Value, json};
@@ -312,7 +312,7 @@ fn text(r: &Resource, verbose: bool, statistics: bool) -> Vec<String> {
                 words.push(format!("resync-suspended:{suspended}"));
             }
             if statistics {
-                words.extend(peer_device_statistics(p));
+                words.extend(peer_device_statistics(&p.statistics));
             }
         }
     }
@@ -335,8 +335,7 @@ pub fn device_statistics(s: &DeviceStatistics) -> Vec<String> {
     ]
 }
 
-pub fn peer_device_statistics(p: &PeerDevice) -> Vec<String> {
-    let s = &p.statistics;
+pub fn peer_device_statistics(s: &PeerDeviceStatistics) -> Vec<String> {
     vec![
         format!("received:{}", kib(s.received)),
         format!("sent:{}", kib(s.sent)),
