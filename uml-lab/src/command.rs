@@ -196,7 +196,7 @@ pub struct Child {
 
 impl Child {
     /// Returns the process id, in the node. It is also the id of the process
-    /// group and session, which the program leads.
+    /// group, which the program leads.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.running.pid()

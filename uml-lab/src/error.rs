@@ -129,7 +129,7 @@ impl fmt::Display for Error {
         }
         if let Some(output) = &inner.output {
             for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-                write_tail(f, name, &String::from_utf8_lossy(bytes))?;
+                write_tail(f, name, bytes)?;
             }
         }
         if !inner.console.is_empty() {
@@ -143,16 +143,27 @@ impl fmt::Display for Error {
 }
 
 /// Shows the end of what a program wrote; the beginning is rarely what failed.
-fn write_tail(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
+fn write_tail(f: &mut fmt::Formatter<'_>, name: &str, bytes: &[u8]) -> fmt::Result {
     const LINES: usize = 60;
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.is_empty() {
+    const BYTES: usize = 16 * 1024;
+    if bytes.is_empty() {
         return Ok(());
     }
+    let tail = &bytes[bytes.len().saturating_sub(BYTES)..];
+    let text = String::from_utf8_lossy(tail);
+    if text
+        .chars()
+        .filter(|c| c.is_control() || *c == '\u{fffd}')
+        .count()
+        > text.len() / 8
+    {
+        return write!(f, "\n{name}: {} bytes, not text", bytes.len());
+    }
+    let lines: Vec<&str> = text.lines().collect();
     let skipped = lines.len().saturating_sub(LINES);
     write!(f, "\n{name}:")?;
-    if skipped > 0 {
-        write!(f, "\n  ({skipped} lines before)")?;
+    if skipped > 0 || tail.len() < bytes.len() {
+        write!(f, "\n  (the last lines of {} bytes)", bytes.len())?;
     }
     for line in &lines[skipped..] {
         write!(f, "\n  {line}")?;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,13 +17,41 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::cache::host_error;
 use crate::command::Output;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{CHUNK, Deframer, Malformed, Message, Spawn, Stream, ToLab, ToNode, WINDOW};
+use crate::protocol::{
+    Deframer, LINE_INPUT, LINE_WINDOW, Malformed, Message, Spawn, Stream, ToLab, ToNode, WINDOW,
+};
 
 /// How long a node may take to say that it started a program, and a killed
 /// program to be gone.
 const REPLY: Duration = Duration::from_secs(60);
+
+/// A directory that lab and node both see, for bytes on their way to the node.
+#[derive(Debug)]
+pub(crate) struct Share {
+    dir: PathBuf,
+    next: AtomicU32,
+}
+
+impl Share {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Share {
+            dir,
+            next: AtomicU32::new(0),
+        }
+    }
+
+    /// Puts bytes into a file of their own; returns its path in the node.
+    pub(crate) fn put(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let name = format!("in-{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let path = self.dir.join(&name);
+        std::fs::write(&path, bytes)
+            .map_err(|error| host_error(format!("write {}", path.display()), error))?;
+        Ok(format!("/run/lab/host/{name}").into_bytes())
+    }
+}
 
 /// The channel to a node, from one boot to its loss.
 #[derive(Debug)]
@@ -34,12 +63,27 @@ pub(crate) struct Link {
     next: AtomicU32,
     /// Why the node is lost, once it is.
     lost: Mutex<Option<String>>,
+    line: Mutex<Line>,
+    acknowledged: Condvar,
+    pub(crate) share: Arc<Share>,
+}
+
+/// The serial line towards the node.
+#[derive(Debug, Default)]
+struct Line {
+    /// Bytes sent that the node has not said it read.
+    under_way: usize,
+    closed: bool,
 }
 
 impl Link {
     /// Makes a link over `socket`; [`Link::write`] has to run in a thread with
     /// the receiver.
-    pub(crate) fn new(node: &str, socket: UnixStream) -> (Arc<Self>, Receiver<Vec<u8>>) {
+    pub(crate) fn new(
+        node: &str,
+        socket: UnixStream,
+        share: Arc<Share>,
+    ) -> (Arc<Self>, Receiver<Vec<u8>>) {
         let (sender, receiver) = channel();
         let link = Link {
             node: node.to_owned(),
@@ -48,6 +92,9 @@ impl Link {
             running: Mutex::default(),
             next: AtomicU32::new(1),
             lost: Mutex::default(),
+            line: Mutex::default(),
+            acknowledged: Condvar::new(),
+            share,
         };
         (Arc::new(link), receiver)
     }
@@ -55,9 +102,41 @@ impl Link {
     /// Writes what [`Link::send`] is given, until the link closes.
     pub(crate) fn write(&self, receiver: &Receiver<Vec<u8>>) {
         while let Ok(bytes) = receiver.recv() {
-            if (&self.socket).write_all(&bytes).is_err() {
-                return;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let Some(room) = self.wait_for_room() else {
+                    return;
+                };
+                let (now, later) = rest.split_at(room.min(rest.len()));
+                // Counted before the node can acknowledge them.
+                self.line().under_way += now.len();
+                if (&self.socket).write_all(now).is_err() {
+                    return;
+                }
+                rest = later;
             }
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the serial line may take more; `None` once it is closed.
+    fn wait_for_room(&self) -> Option<usize> {
+        let mut line = self.line();
+        loop {
+            if line.closed {
+                return None;
+            }
+            let room = LINE_WINDOW.saturating_sub(line.under_way);
+            if room > 0 {
+                return Some(room);
+            }
+            line = self
+                .acknowledged
+                .wait(line)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -110,6 +189,12 @@ impl Link {
             ToLab::StdinCredit { id, bytes } => {
                 self.with(id, |state| state.input_credit += bytes as usize);
             }
+            ToLab::Ack { bytes } => {
+                let mut line = self.line();
+                line.under_way = line.under_way.saturating_sub(bytes as usize);
+                drop(line);
+                self.acknowledged.notify_all();
+            }
             other => return Some(other),
         }
         None
@@ -157,6 +242,8 @@ impl Link {
             .to_writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
+        self.line().closed = true;
+        self.acknowledged.notify_all();
         // Fails when the other end is gone, which is the usual case.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         let running: Vec<_> = self
@@ -403,13 +490,21 @@ impl Running {
             if let Some(why) = &state.lost {
                 return Err(self.error(ErrorKind::NodeDown).detail(why.clone()));
             }
-            let now = bytes.len().min(CHUNK).min(state.input_credit);
+            let now = bytes.len().min(state.input_credit);
             state.input_credit -= now;
             drop(state);
             let (first, rest) = bytes.split_at(now);
-            self.link.send(&ToNode::Stdin {
-                id: self.id,
-                bytes: first.to_vec(),
+            let id = self.id;
+            self.link.send(&if first.len() > LINE_INPUT {
+                ToNode::StdinFile {
+                    id,
+                    path: self.link.share.put(first)?,
+                }
+            } else {
+                ToNode::Stdin {
+                    id,
+                    bytes: first.to_vec(),
+                }
             });
             bytes = rest;
         }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use crate::cache::{host_error, make_dir};
 use crate::command::{Child, Command, Input, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::{Inner, PortPlan, Software};
-use crate::link::Link;
+use crate::link::{Link, Share};
 use crate::protocol::{
-    Confine, Message, Port, Setup, Spawn, Start, Stdin, ToLab, ToNode, VERSION, WINDOW,
+    Confine, LINE_INPUT, Message, Port, Setup, Spawn, Start, Stdin, ToLab, ToNode, VERSION,
 };
 
 /// Search path of programs in nodes.
@@ -51,7 +51,7 @@ pub(crate) struct Machine {
     changed: Condvar,
     /// Held while booting or killing, so that these happen one after another.
     turn: Mutex<()>,
-    next_file: AtomicU32,
+    share: Arc<Share>,
 }
 
 #[derive(Debug)]
@@ -117,6 +117,7 @@ impl Machine {
         };
         fs::write(dir.join("boot/setup"), setup.encode())
             .map_err(|error| host_error("write the node's setup", error))?;
+        let share = Arc::new(Share::new(dir.join("share")));
         let mut disks = Vec::new();
         let mut foreign_disks = Vec::new();
         for (n, disk) in node.disks.iter().enumerate() {
@@ -151,7 +152,7 @@ impl Machine {
             }),
             changed: Condvar::new(),
             turn: Mutex::default(),
-            next_file: AtomicU32::new(0),
+            share,
         })
     }
 
@@ -351,7 +352,7 @@ impl Node {
         // take another name.
         let _ = fs::remove_dir_all(machine.dir.join("uml"));
         let (ours, theirs) = UnixStream::pair().map_err(|error| fail("make the channel", error))?;
-        let (link, receiver) = Link::new(self.name(), ours);
+        let (link, receiver) = Link::new(self.name(), ours, Arc::clone(&machine.share));
         let boot = self.lab.next_boot.fetch_add(1, Ordering::Relaxed);
         {
             let mut state = machine.state();
@@ -598,9 +599,8 @@ impl Node {
         let (stdin, now) = match command.stdin {
             Input::Null => (Stdin::Null, None),
             Input::Piped => (Stdin::Pipe, None),
-            Input::Bytes(bytes) if bytes.len() <= WINDOW as usize / 8 => (Stdin::Pipe, Some(bytes)),
-            // The serial line is slow towards the node; a shared file is not.
-            Input::Bytes(bytes) => (Stdin::File(self.share(&bytes)?), None),
+            Input::Bytes(bytes) if bytes.len() <= LINE_INPUT => (Stdin::Pipe, Some(bytes)),
+            Input::Bytes(bytes) => (Stdin::File(link.share.put(&bytes)?), None),
         };
         let mut env = vec![
             (b"PATH".to_vec(), PATH.as_bytes().to_vec()),
@@ -636,20 +636,6 @@ impl Node {
             child.close_stdin()?;
         }
         Ok(child)
-    }
-
-    /// Puts bytes where the node can read them; returns the path in the node.
-    fn share(&self, bytes: &[u8]) -> Result<Vec<u8>> {
-        let machine = self.machine();
-        let name = format!(
-            "stdin-{}",
-            machine.next_file.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = machine.dir.join("share").join(&name);
-        fs::write(&path, bytes)
-            .map_err(|error| host_error(format!("write {}", path.display()), error))
-            .map_err(|error| error.node(self.name()))?;
-        Ok(format!("/run/lab/host/{name}").into_bytes())
     }
 
     /// Writes a file in the node, making the directories above it. The mode

@@ -8,10 +8,23 @@
 //! the keeper keeps message boundaries, so it carries messages without length.
 //! Integers are little-endian.
 
+#![allow(dead_code, reason = "each side uses its part")]
+
 /// Longest message either side accepts.
 pub(crate) const MAX_MESSAGE: usize = 256 * 1024;
 /// Bytes of a program's output, or input, that may be under way unread.
 pub(crate) const WINDOW: u32 = 512 * 1024;
+/// Bytes towards a node that it has not yet said it read.
+///
+/// Linux's terminal layer asks a serial line to stop when 3968 of its 4096
+/// bytes are taken, and the user-mode serial driver (seen with 6.1) never
+/// listens again after it was stopped. So that must not happen.
+pub(crate) const LINE_WINDOW: usize = 3072;
+/// The node says so after this many bytes.
+pub(crate) const LINE_ACK: usize = 1024;
+/// More input than this goes into a file for the node to read: the serial
+/// line is slow towards the node.
+pub(crate) const LINE_INPUT: usize = 2048;
 /// Data carried by one frame at most.
 pub(crate) const CHUNK: usize = 32 * 1024;
 /// Says that both ends speak the same protocol.
@@ -77,6 +90,11 @@ pub(crate) enum ToNode {
         id: u32,
         bytes: Vec<u8>,
     },
+    /// The same with the bytes in a file, which the node removes.
+    StdinFile {
+        id: u32,
+        path: Vec<u8>,
+    },
     /// A signal to a program's process group.
     Kill {
         id: u32,
@@ -131,6 +149,10 @@ pub(crate) enum ToLab {
     /// So many bytes of standard input were taken.
     StdinCredit {
         id: u32,
+        bytes: u32,
+    },
+    /// So many bytes of the channel were read.
+    Ack {
         bytes: u32,
     },
     /// A program in the node uses the power switch.
@@ -400,6 +422,11 @@ impl Message for ToNode {
                 to.u32(*id);
                 to.bytes(bytes);
             }
+            ToNode::StdinFile { id, path } => {
+                to.u8(6);
+                to.u32(*id);
+                to.bytes(path);
+            }
             ToNode::Kill { id, signal } => {
                 to.u8(3);
                 to.u32(*id);
@@ -439,6 +466,10 @@ impl Message for ToNode {
             2 => ToNode::Stdin {
                 id: from.u32()?,
                 bytes: from.bytes()?,
+            },
+            6 => ToNode::StdinFile {
+                id: from.u32()?,
+                path: from.bytes()?,
             },
             3 => ToNode::Kill {
                 id: from.u32()?,
@@ -498,6 +529,10 @@ impl Message for ToLab {
                 to.u32(*id);
                 to.u32(*bytes);
             }
+            ToLab::Ack { bytes } => {
+                to.u8(10);
+                to.u32(*bytes);
+            }
             ToLab::Power { id, verb, node } => {
                 to.u8(9);
                 to.u32(*id);
@@ -543,6 +578,7 @@ impl Message for ToLab {
                 verb: from.bytes()?,
                 node: from.bytes()?,
             },
+            10 => ToLab::Ack { bytes: from.u32()? },
             _ => return Err(Malformed),
         })
     }
@@ -725,6 +761,10 @@ mod tests {
             id: 1,
             bytes: vec![0, 1, 2],
         });
+        round_trip(&ToNode::StdinFile {
+            id: 1,
+            path: b"/x".to_vec(),
+        });
         round_trip(&ToNode::Kill { id: 1, signal: -9 });
         round_trip(&ToNode::Credit {
             id: 1,
@@ -756,6 +796,7 @@ mod tests {
             verb: b"off".to_vec(),
             node: b"n".to_vec(),
         });
+        round_trip(&ToLab::Ack { bytes: 7 });
         round_trip(&ToKeeper::Hold);
         round_trip(&ToKeeper::Start(Start {
             id: 1,

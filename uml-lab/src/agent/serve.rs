@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use super::{power, sys};
 use crate::protocol::{
-    CHUNK, Deframer, Malformed, Message, Spawn, Stdin, Stream, ToLab, ToNode, WINDOW,
+    CHUNK, Deframer, LINE_ACK, Malformed, Message, Spawn, Stdin, Stream, ToLab, ToNode, WINDOW,
 };
 
 /// While more than this waits for the channel, no pipe is read.
@@ -49,6 +49,8 @@ pub(crate) fn main(channel: File) -> ! {
 struct Server {
     channel: File,
     incoming: Deframer,
+    /// Bytes of the channel read since the last [`ToLab::Ack`].
+    unacknowledged: usize,
     outgoing: Vec<u8>,
     signals: File,
     listener: UnixListener,
@@ -110,6 +112,7 @@ impl Server {
         Ok(Server {
             channel,
             incoming: Deframer::default(),
+            unacknowledged: 0,
             outgoing: Vec::new(),
             signals: File::from(sys::signal_fd(sys::SIGCHLD)?),
             listener,
@@ -215,9 +218,17 @@ impl Server {
         let mut buffer = [0; 16 * 1024];
         match self.channel.read(&mut buffer) {
             Ok(0) => return Err(std::io::Error::other("the lab closed the channel")),
-            Ok(n) => self.incoming.push(&buffer[..n]),
+            Ok(n) => {
+                self.incoming.push(&buffer[..n]);
+                self.unacknowledged += n;
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
+        }
+        if self.unacknowledged >= LINE_ACK {
+            let bytes = u32::try_from(self.unacknowledged).unwrap_or(u32::MAX);
+            self.unacknowledged -= bytes as usize;
+            self.send(&ToLab::Ack { bytes });
         }
         loop {
             match self.incoming.next() {
@@ -245,24 +256,16 @@ impl Server {
                     });
                 }
             },
-            ToNode::Stdin { id, bytes } => {
-                let Some(program) = self.programs.get_mut(&id) else {
-                    return;
-                };
-                match &mut program.stdin {
-                    Some(input) if bytes.is_empty() => {
-                        input.last = true;
-                        if input.waiting.is_empty() {
-                            program.stdin = None;
-                        }
+            ToNode::Stdin { id, bytes } => self.take_input(id, &bytes),
+            ToNode::StdinFile { id, path } => {
+                let path = os(path);
+                match fs::read(&path).and_then(|bytes| fs::remove_file(&path).map(|()| bytes)) {
+                    Ok(bytes) => self.take_input(id, &bytes),
+                    // A hole in the input would be worse than its end.
+                    Err(error) => {
+                        eprintln!("uml-lab: {}: {error}", path.display());
+                        self.take_input(id, b"");
                     }
-                    Some(input) => {
-                        input.waiting.extend_from_slice(&bytes);
-                        self.feed(id);
-                    }
-                    // It closed its input; whoever writes must not wait.
-                    None if bytes.is_empty() => {}
-                    None => self.credit_input(id, bytes.len()),
                 }
             }
             ToNode::Kill { id, signal } => {
@@ -285,6 +288,28 @@ impl Server {
                         .write_all(&[&[code], text.as_slice()].concat());
                 }
             }
+        }
+    }
+
+    /// Queues input for a program; none is the end of it.
+    fn take_input(&mut self, id: u32, bytes: &[u8]) {
+        let Some(program) = self.programs.get_mut(&id) else {
+            return;
+        };
+        match &mut program.stdin {
+            Some(input) if bytes.is_empty() => {
+                input.last = true;
+                if input.waiting.is_empty() {
+                    program.stdin = None;
+                }
+            }
+            Some(input) => {
+                input.waiting.extend_from_slice(bytes);
+                self.feed(id);
+            }
+            // It closed its input; whoever writes must not wait.
+            None if bytes.is_empty() => {}
+            None => self.credit_input(id, bytes.len()),
         }
     }
 
@@ -492,7 +517,8 @@ fn start(spawn: Spawn) -> std::io::Result<Program> {
         }
     });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    in_own_session(&mut command);
+    // A process group of its own, so that all of it can be signalled.
+    command.process_group(0);
     let mut child = command.spawn()?;
     let stdin = child
         .stdin
@@ -524,11 +550,4 @@ fn start(spawn: Spawn) -> std::io::Result<Program> {
         outputs: [output(stdout), output(stderr)],
         ended: None,
     })
-}
-
-/// Gives the program a session, hence a process group, of its own.
-#[allow(unsafe_code, reason = "code between fork and exec")]
-fn in_own_session(command: &mut Command) {
-    // SAFETY: setsid is async-signal-safe and allocates nothing.
-    unsafe { command.pre_exec(sys::new_session) };
 }
