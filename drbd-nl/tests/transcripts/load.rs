@@ -6,66 +6,60 @@ use std::io::Read;
 use std::path::Path;
 
 /// One family of transcripts.
-pub struct Family {
-    pub name: &'static str,
-    pub dialect: Dialect,
-    pub runs: Vec<Run>,
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) dialect: Dialect,
+    pub(crate) runs: Vec<Run>,
 }
 
 /// One run of a command.
-pub struct Run {
-    pub name: String,
-    pub argv: Vec<String>,
-    pub scenario: String,
-    pub node: String,
-    pub messages: Vec<Message>,
-    pub exit: Option<i64>,
-    pub stdout: String,
-    pub json: Option<Value>,
+pub(crate) struct Run {
+    pub(crate) name: String,
+    pub(crate) argv: Vec<String>,
+    pub(crate) scenario: String,
+    pub(crate) node: String,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) exit: Option<i64>,
+    pub(crate) stdout: String,
+    pub(crate) json: Option<Value>,
     /// DRBD's family id in this run.
-    pub family: u16,
+    pub(crate) family: u16,
 }
 
 /// One datagram.
-pub struct Message {
-    pub sent: bool,
-    pub bytes: Vec<u8>,
-    pub stdout_pos: usize,
-    pub groups: u64,
+pub(crate) struct Message {
+    pub(crate) sent: bool,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Message {
     /// `nlmsg_type` of the first message.
-    pub fn kind(&self) -> u16 {
+    pub(crate) fn kind(&self) -> u16 {
         u16::from_le_bytes([self.bytes[4], self.bytes[5]])
     }
 
     /// `genlmsghdr.cmd` of the first message.
-    pub fn command(&self) -> u8 {
+    pub(crate) fn command(&self) -> u8 {
         self.bytes[16]
-    }
-
-    pub fn flags(&self) -> u16 {
-        u16::from_le_bytes([self.bytes[6], self.bytes[7]])
     }
 }
 
 impl Run {
-    pub fn sent(&self, command: u8) -> impl Iterator<Item = &Message> {
+    pub(crate) fn sent(&self, command: u8) -> impl Iterator<Item = &Message> {
         let family = self.family;
         self.messages.iter().filter(move |m| m.sent && m.kind() == family && m.command() == command)
     }
 
-    pub fn received(&self) -> impl Iterator<Item = &Message> {
+    pub(crate) fn received(&self) -> impl Iterator<Item = &Message> {
         self.messages.iter().filter(|m| !m.sent)
     }
 
-    pub fn args(&self) -> Vec<&str> {
+    pub(crate) fn args(&self) -> Vec<&str> {
         self.argv.iter().map(String::as_str).collect()
     }
 }
 
-pub fn all() -> [Family; 3] {
+pub(crate) fn all() -> [Family; 3] {
     [
         load("drbd84", Dialect::V84),
         load("drbd9", Dialect::V9),
@@ -73,7 +67,7 @@ pub fn all() -> [Family; 3] {
     ]
 }
 
-pub fn load(name: &'static str, dialect: Dialect) -> Family {
+pub(crate) fn load(name: &'static str, dialect: Dialect) -> Family {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.jsonl.zst"));
     let file = std::fs::File::open(&path).unwrap();
     let mut text = String::new();
@@ -104,8 +98,6 @@ pub fn load(name: &'static str, dialect: Dialect) -> Family {
                 runs.last_mut().unwrap().messages.push(Message {
                     sent: value["dir"] == "tx",
                     bytes: unhex(hex),
-                    stdout_pos: value["stdout_pos"].as_u64().unwrap_or(0) as usize,
-                    groups: value["src_groups"].as_u64().unwrap_or(0),
                 });
             }
             "result" => {

@@ -5,6 +5,10 @@
 mod decode;
 mod encode;
 mod events;
+#[path = "../common/lines.rs"]
+mod lines;
 mod load;
 mod replay;
 mod status;
+#[path = "../common/text.rs"]
+mod text;

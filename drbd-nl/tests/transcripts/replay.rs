@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex};
 
 /// What a command was answered with, in the order of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Answers {
+pub(crate) struct Answers {
     family: Vec<u8>,
     replies: BTreeMap<u8, Vec<Vec<u8>>>,
     family_id: u16,
 }
 
 #[derive(Debug)]
-pub struct Replay {
+pub(crate) struct Replay {
     answers: Answers,
-    pub sent: Arc<Mutex<Vec<Vec<u8>>>>,
+    pub(crate) sent: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     answers: Answers,
     queue: VecDeque<Vec<u8>>,
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -31,7 +31,7 @@ pub struct Socket {
 const PORT: u32 = 4711;
 
 impl Replay {
-    pub fn of(run: &Run) -> Self {
+    pub(crate) fn of(run: &Run) -> Self {
         let mut answers = Answers { family_id: run.family, ..Answers::default() };
         for message in run.received() {
             if message.kind() == ctrl::GENL_ID_CTRL && answers.family.is_empty() {
@@ -44,7 +44,7 @@ impl Replay {
     }
 
     /// With what another run was answered to one command.
-    pub fn with(mut self, run: &Run, command: u8) -> Self {
+    pub(crate) fn with(mut self, run: &Run, command: u8) -> Self {
         let other = Self::of(run).answers;
         // The family may have had another id there.
         let mut replies = other.replies.get(&command).cloned().unwrap_or_default();
