@@ -860,6 +860,7 @@ mod tests {
     ];
 
     #[test]
+    #[allow(clippy::useless_conversion, reason = "with musl the number is a c_int")]
     fn numbers_match_the_header() {
         let mut program = String::from(
             "#include <stdio.h>\n#include <stddef.h>\n#include <linux/magic.h>\n\

@@ -99,7 +99,10 @@ impl Index {
             }
         } else {
             for dependency in depends(&path)? {
-                if !self.add(&dependency, files, depth + 1)? && !self.is_builtin(&dependency) {
+                if !self.add(&dependency, files, depth + 1)?
+                    && !self.is_builtin(&dependency)
+                    && !super::is_loaded(&dependency)?
+                {
                     let text = format!("it needs {dependency}, which is not there");
                     let op = "resolve module";
                     return Err(Error::message(ErrorKind::ModuleNotFound, op, name, text));
