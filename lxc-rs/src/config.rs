@@ -162,9 +162,15 @@ impl Container {
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::NotDefined`] if the container is gone;
     /// [`ErrorKind::Refused`] if liblxc does not write it, [`ErrorKind::Io`].
     pub fn config_text(&self) -> Result<Vec<u8>> {
         const CALL: &str = "config_text";
+        // liblxc's save makes the directory if there is none.
+        if !exists(&self.config_file()) {
+            let detail = "there is no such container any more";
+            return Err(self.error(CALL, ErrorKind::NotDefined, detail));
+        }
         let failed = |error| self.io(CALL, "no file in memory", error);
         let file = memfd_create(c"lxc-rs-config", MFdFlags::MFD_CLOEXEC)
             .map_err(|error| failed(error.into()))?;

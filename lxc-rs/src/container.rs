@@ -168,6 +168,31 @@ impl Container {
         }
     }
 
+    /// Bounds how long this handle's queries wait for a monitor that does not
+    /// answer, rounded up to seconds; `None` takes the bound away.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] with liblxc before 6.0.
+    #[doc(alias = "set_timeout")]
+    pub fn set_answer_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        const CALL: &str = "set_answer_timeout";
+        let seconds = match timeout {
+            None => -1,
+            // Zero would mean none as well.
+            Some(time) => i32::try_from(time.as_millis().div_ceil(1000).max(1)).unwrap_or(i32::MAX),
+        };
+        match self.lock().set_timeout(seconds) {
+            Some(true) => Ok(()),
+            Some(false) => Err(self.error(CALL, ErrorKind::Refused, "liblxc says no")),
+            None => {
+                let version = self.lxcpath.liblxc_version();
+                let detail = format!("needs liblxc 6.0, and this is {version}");
+                Err(self.error(CALL, ErrorKind::Unsupported, detail))
+            }
+        }
+    }
+
     /// Whether the container is up: running, frozen, or between the two.
     ///
     /// # Errors
@@ -222,7 +247,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] or [`ErrorKind::Io`] if the text cannot be had.
+    /// As [`Container::config_text`].
     pub fn rootfs(&self) -> Result<Option<Rootfs>> {
         Ok(Rootfs::in_config(&self.config_text()?))
     }
@@ -250,6 +275,16 @@ impl Container {
     #[doc(alias = "daemonize")]
     pub fn start(&self, options: &StartOptions, deadline: Duration) -> Result<Outcome> {
         partial::refuse("start", &self.lxcpath, &self.name)?;
+        let names_rootfs =
+            |edit: &Edit| matches!(edit, Edit::Set { key, .. } if key == b"lxc.rootfs.path");
+        if !options.host_rootfs
+            && !options.edits.iter().any(names_rootfs)
+            && self.rootfs()?.is_none()
+        {
+            let detail = "its configuration names no root file system, and liblxc would run init on this \
+                machine's own (is the file empty or cut off?)";
+            return Err(self.error("start", ErrorKind::RootfsMissing, detail));
+        }
         let mut call = self.call(
             "start",
             Verb::Start {
@@ -438,6 +473,7 @@ impl Container {
 pub struct StartOptions {
     argv: Vec<Vec<u8>>,
     edits: Vec<Edit>,
+    host_rootfs: bool,
 }
 
 impl StartOptions {
@@ -453,6 +489,14 @@ impl StartOptions {
             .into_iter()
             .map(|argument| argument.into().into_vec())
             .collect();
+        self
+    }
+
+    /// Allows a start without a root file system of its own, on this machine's:
+    /// for an application in namespaces. Without this it is refused, because a
+    /// configuration that was emptied by a crash looks just like that.
+    pub fn host_rootfs(mut self) -> Self {
+        self.host_rootfs = true;
         self
     }
 

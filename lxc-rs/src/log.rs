@@ -93,6 +93,7 @@ impl fmt::Display for LogLine {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 

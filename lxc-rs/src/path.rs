@@ -289,6 +289,7 @@ impl AsRef<str> for ContainerName {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 

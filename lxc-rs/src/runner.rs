@@ -454,3 +454,56 @@ fn up(fd: &impl AsFd) -> io::Result<OwnedFd> {
 fn borrow<'a>(fd: &'a PollFd<'_>) -> BorrowedFd<'a> {
     fd.as_fd()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Runs the program by `start` without a socket, which it ends on at once.
+    fn ends(start: impl FnOnce(&dyn Fn(&Path) -> nix::Result<Pid>) -> io::Result<Pid>) {
+        let actions = PosixSpawnFileActions::init().unwrap();
+        let attributes = PosixSpawnAttr::init().unwrap();
+        let run = |path: &Path| {
+            posix_spawn(
+                path,
+                &actions,
+                &attributes,
+                &[c"helper"],
+                &Vec::<CString>::new(),
+            )
+        };
+        let pid = start(&run).unwrap();
+        let status = nix::sys::wait::waitpid(pid, None).unwrap();
+        assert_eq!(status, WaitStatus::Exited(pid, 1));
+    }
+
+    #[test]
+    fn the_program_runs_from_memory() {
+        ends(|run| {
+            let program = up(&program_in_memory()?)?;
+            Ok(run(Path::new(&format!(
+                "/proc/self/fd/{}",
+                program.as_raw_fd()
+            )))?)
+        });
+    }
+
+    #[test]
+    fn where_memory_is_not_executable_it_runs_from_a_private_directory() {
+        ends(|run| {
+            from_directory(|path| {
+                let dir = path.parent().unwrap().metadata().unwrap();
+                assert_eq!(dir.permissions().mode() & 0o777, 0o700);
+                run(path)
+            })
+        });
+        let left = fs::read_dir("/run").unwrap().flatten();
+        let ours = |name: &str| name.starts_with("lxc-rs-");
+        assert_eq!(
+            left.filter(|entry| entry.file_name().to_str().is_some_and(ours))
+                .count(),
+            0
+        );
+    }
+}

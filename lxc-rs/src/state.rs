@@ -168,6 +168,7 @@ impl fmt::Display for Unknown {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
@@ -384,10 +383,7 @@ fn inner_attach() {
     let outcome = m1.attach_run(&command, Duration::from_millis(300)).unwrap();
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     let left = sh(&m1, "for p in /proc/[0-9]*; do cat $p/cmdline; echo; done");
-    assert!(
-        !left.contains("77777\n") || !left.contains("sleep\0"),
-        "{left:?}"
-    );
+    assert!(!left.contains("77777"), "{left:?}");
     stop(&m1);
 }
 
@@ -583,6 +579,7 @@ fn inner_traps() {
     assert!(!m2.is_defined());
     let error = m2.start(&StartOptions::new(), LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotDefined, "{error}");
+    assert!(!m2.dir().exists());
 }
 
 #[test]
@@ -592,7 +589,7 @@ fn inner_partial() {
     let m1 = create(&store, "m1");
     let marker = m1.dir().join("partial");
     fs::write(&marker, "").unwrap();
-    fs::set_permissions(&marker, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&marker, fs::Permissions::from_mode(0o0)).unwrap();
     assert_eq!(
         partial::find(&store, m1.name()).unwrap(),
         Some(Partial::Leftover)
@@ -677,11 +674,15 @@ fn inner_create() {
     assert!(panicked.is_err());
     assert_eq!(entries(), 0);
 
+    // Filling takes longer than the deadline, which is long enough for the rest.
+    let begun = Instant::now();
+    create(&store, "m1").destroy(LONG).unwrap().done().unwrap();
+    let deadline = Duration::from_secs(2) + 3 * begun.elapsed();
     let slow = CreateSpec::new(name("m1")).populate(|_: &Path| {
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(deadline);
         Ok::<_, std::io::Error>(())
     });
-    let error = Container::create(&store, slow, Duration::from_secs(2)).unwrap_err();
+    let error = Container::create(&store, slow, deadline).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert_eq!(entries(), 0);
 
@@ -843,8 +844,7 @@ fn inner_threads() {
                 scope.spawn(move || match shared.start(&StartOptions::new(), LONG) {
                     Ok(outcome) => outcome.is_done(),
                     Err(error) => {
-                        let kinds = [ErrorKind::AlreadyRunning, ErrorKind::Refused];
-                        assert!(kinds.contains(&error.kind()), "{error}");
+                        assert_eq!(error.kind(), ErrorKind::AlreadyRunning, "{error}");
                         false
                     }
                 })
@@ -1026,5 +1026,4 @@ fn inner_no_permission() {
         ),
         "{error}"
     );
-    let _ = OsStr::new("");
 }

@@ -39,9 +39,15 @@ pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Resu
     let env = strings(&attach.env)?;
     let cwd = crate::c_string(&attach.cwd)?;
     let mut env = pointers(&env);
-    let (mut report, reporter) = os::pipe().map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
-    let mut payload =
-        Payload { argv: pointers(&argv).into_iter().map(<*mut c_char>::cast_const).collect(), report: reporter.as_raw_fd() };
+    let (mut report, reporter) =
+        os::pipe().map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
+    let mut payload = Payload {
+        argv: pointers(&argv)
+            .into_iter()
+            .map(<*mut c_char>::cast_const)
+            .collect(),
+        report: reporter.as_raw_fd(),
+    };
     // SAFETY: plain pointers and numbers, for which zero is a value.
     let mut options: sys::lxc_attach_options_t = unsafe { mem::zeroed() };
     options.attach_flags = sys::LXC_ATTACH_DEFAULT as c_int;
@@ -76,7 +82,8 @@ pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Resu
     if !in_time {
         os::kill_child(pid);
     }
-    let status = os::reap(pid).map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
+    let status =
+        os::reap(pid).map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
     if !in_time {
         return Ok(Reply::TimedOut(container.0.state().to_vec()));
     }
@@ -86,7 +93,9 @@ pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Resu
     match said.split_first() {
         None => Err(Failure::Call(status)),
         Some((_, [])) => Ok(Reply::Exited(status)),
-        Some((_, errno)) => Ok(Reply::ExecFailed(errno.try_into().map_or(0, i32::from_le_bytes))),
+        Some((_, errno)) => Ok(Reply::ExecFailed(
+            errno.try_into().map_or(0, i32::from_le_bytes),
+        )),
     }
 }
 
@@ -95,5 +104,9 @@ fn strings(list: &[Vec<u8>]) -> Result<Vec<CString>, Failure> {
 }
 
 fn pointers(strings: &[CString]) -> Vec<*mut c_char> {
-    strings.iter().map(|string| string.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
+    strings
+        .iter()
+        .map(|string| string.as_ptr().cast_mut())
+        .chain([ptr::null_mut()])
+        .collect()
 }

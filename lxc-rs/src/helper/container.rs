@@ -12,15 +12,17 @@ pub(crate) struct Container(pub(crate) Object);
 
 impl Container {
     pub(crate) fn open(library: Library, name: &CStr, lxcpath: &CStr) -> Result<Self, Failure> {
-        Object::open(library, name, lxcpath).map(Self).ok_or(Failure::NotLoaded)
+        Object::open(library, name, lxcpath)
+            .map(Self)
+            .ok_or(Failure::NotLoaded)
     }
 
     pub(crate) fn apply(&self, edits: &[Edit]) -> Result<(), Failure> {
         for (index, edit) in (0..).zip(edits) {
             let accepted = match edit {
-                Edit::Set { key, value } => {
-                    self.0.set_config_item(&crate::c_string(key)?, &crate::c_string(value)?)
-                }
+                Edit::Set { key, value } => self
+                    .0
+                    .set_config_item(&crate::c_string(key)?, &crate::c_string(value)?),
                 Edit::Clear { key } => self.0.clear_config_item(&crate::c_string(key)?),
             };
             if !accepted {
@@ -36,11 +38,17 @@ impl Container {
 
     pub(crate) fn start(&self, argv: &[CString]) -> bool {
         call!(self.0, want_daemonize(true) else false);
-        let mut pointers: Vec<*mut c_char> =
-            argv.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
+        let mut pointers: Vec<*mut c_char> = argv
+            .iter()
+            .map(|argument| argument.as_ptr().cast_mut())
+            .collect();
         pointers.push(ptr::null_mut());
         // An empty array would be executed; null means the configured init.
-        let argv = if argv.is_empty() { ptr::null() } else { pointers.as_ptr() };
+        let argv = if argv.is_empty() {
+            ptr::null()
+        } else {
+            pointers.as_ptr()
+        };
         call!(self.0, start(0, argv) else false)
     }
 
@@ -77,7 +85,10 @@ impl Container {
 
     /// The log file of its own that the configuration asks for.
     pub(crate) fn own_log(&self) -> Option<Tail> {
-        let file = self.0.config_item(c"lxc.log.file").filter(|file| !file.is_empty())?;
+        let file = self
+            .0
+            .config_item(c"lxc.log.file")
+            .filter(|file| !file.is_empty())?;
         let end = std::fs::metadata(crate::path(&file)).map_or(0, |file| file.len());
         Some(Tail { file, end })
     }

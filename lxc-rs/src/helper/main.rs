@@ -11,7 +11,10 @@
 //! It is compiled by the build script, carried inside the library and executed
 //! from memory. It uses nothing but `std` and the liblxc it is told to load.
 //! During `create` liblxc executes it once more, as the "template" program.
-#![allow(unsafe_code, reason = "calls liblxc and a few functions of the C library")]
+#![allow(
+    unsafe_code,
+    reason = "calls liblxc and a few functions of the C library"
+)]
 
 mod attach;
 mod container;
@@ -36,7 +39,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     if let Some(rootfs) = std::env::args_os().find_map(|argument| {
-        argument.as_bytes().strip_prefix(b"--rootfs=").map(<[u8]>::to_vec)
+        argument
+            .as_bytes()
+            .strip_prefix(b"--rootfs=")
+            .map(<[u8]>::to_vec)
     }) {
         return template(rootfs);
     }
@@ -63,7 +69,11 @@ fn template(rootfs: Vec<u8>) -> ExitCode {
     let mut answer = [0];
     let told = wire::send(&mut socket, &Event::Populate { rootfs }.encode());
     let heard = told.and_then(|()| std::io::Read::read_exact(&mut socket, &mut answer));
-    if heard.is_ok() && answer == [1] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if heard.is_ok() && answer == [1] {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn serve(request: &Request) -> Result<Reply, Failure> {
@@ -75,8 +85,11 @@ fn serve(request: &Request) -> Result<Reply, Failure> {
         })
     })?;
     let open = |library| {
-        let container =
-            Container::open(library, &c_string(&request.name)?, &c_string(&request.lxcpath)?)?;
+        let container = Container::open(
+            library,
+            &c_string(&request.name)?,
+            &c_string(&request.lxcpath)?,
+        )?;
         container.apply(&request.edits)?;
         Ok::<_, Failure>(container)
     };
@@ -90,12 +103,18 @@ fn serve(request: &Request) -> Result<Reply, Failure> {
         tail.copy_to_log();
         return started;
     }
-    library.log_to(&c_string(format!("/proc/self/fd/{}", wire::LOG).as_bytes())?);
+    library.log_to(&c_string(
+        format!("/proc/self/fd/{}", wire::LOG).as_bytes(),
+    )?);
     let container = open(library)?;
     if request.verb == Verb::Create {
         return create(&container);
     }
-    if !matches!(request.verb, Verb::State | Verb::Wait { .. } | Verb::WaitGone) && !container.0.is_defined() {
+    if !matches!(
+        request.verb,
+        Verb::State | Verb::Wait { .. } | Verb::WaitGone
+    ) && !container.0.is_defined()
+    {
         return Err(Failure::NotDefined);
     }
     match &request.verb {
@@ -109,7 +128,9 @@ fn serve(request: &Request) -> Result<Reply, Failure> {
         Verb::Wait { state } => Ok(wait(&container, ends, |now| now == *state)),
         Verb::WaitGone => {
             let traces = Traces::find(&request.lxcpath, &request.name, container.0.init_pid());
-            Ok(wait(&container, ends, |now| now == b"STOPPED" && traces.gone()))
+            Ok(wait(&container, ends, |now| {
+                now == b"STOPPED" && traces.gone()
+            }))
         }
         Verb::Attach(attach) => {
             if container.is_stopped() {
@@ -130,9 +151,16 @@ fn start(container: &Container, argv: &[Vec<u8>]) -> Result<Reply, Failure> {
         return Err(Failure::NotDefined);
     }
     refuse_running(container)?;
-    let argv = argv.iter().map(|argument| c_string(argument)).collect::<Result<Vec<_>, _>>()?;
+    let argv = argv
+        .iter()
+        .map(|argument| c_string(argument))
+        .collect::<Result<Vec<_>, _>>()?;
     if !container.start(&argv) {
-        return Err(Failure::Call(0));
+        // Two at once: the other one was faster.
+        return Err(match container.0.state() {
+            state @ (b"STARTING" | b"RUNNING" | b"FROZEN") => Failure::Running(state.to_vec()),
+            _ => Failure::Call(0),
+        });
     }
     // Starting was reported, but an init that cannot run ends at once.
     Ok(Reply::State(container.0.state().to_vec()))
@@ -153,7 +181,9 @@ fn end(
     if !verb(container) && !container.is_stopped() {
         return Err(Failure::Call(0));
     }
-    Ok(wait(container, ends, |now| now == b"STOPPED" && traces.gone()))
+    Ok(wait(container, ends, |now| {
+        now == b"STOPPED" && traces.gone()
+    }))
 }
 
 fn wait(container: &Container, ends: Instant, reached: impl Fn(&[u8]) -> bool) -> Reply {
@@ -191,7 +221,11 @@ fn refuse_running(container: &Container) -> Result<(), Failure> {
 }
 
 fn yes(answer: bool) -> Result<Reply, Failure> {
-    if answer { Ok(Reply::Done) } else { Err(Failure::Call(0)) }
+    if answer {
+        Ok(Reply::Done)
+    } else {
+        Err(Failure::Call(0))
+    }
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, Failure> {

@@ -50,13 +50,27 @@ pub(crate) fn socket() -> UnixStream {
 /// program's is handed to what we execute.
 pub(crate) fn close_on_exec_from(first: RawFd) {
     // SAFETY: changes a flag of descriptors and reads no memory.
-    let done = unsafe { syscall(SYS_CLOSE_RANGE, first as c_uint, c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    let done = unsafe {
+        syscall(
+            SYS_CLOSE_RANGE,
+            first as c_uint,
+            c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    };
     if done == 0 {
         return;
     }
     // Before Linux 5.11 one by one.
-    for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
-        if let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+    for entry in std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if let Some(fd) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
             && fd >= first
         {
             // SAFETY: changes a flag; a number that is no descriptor is an error, not a hazard.
@@ -101,7 +115,11 @@ pub(crate) fn pidfd(pid: i32) -> Option<OwnedFd> {
 
 /// Waits until the process behind `pidfd` has ended; false when the time is over.
 pub(crate) fn ended(pidfd: &OwnedFd, within: Duration) -> bool {
-    let mut fds = PollFd { fd: pidfd.as_raw_fd(), events: POLLIN, revents: 0 };
+    let mut fds = PollFd {
+        fd: pidfd.as_raw_fd(),
+        events: POLLIN,
+        revents: 0,
+    };
     let millis = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
     // SAFETY: one `pollfd`, laid out as poll.h has it, alive during the call.
     unsafe { poll(&mut fds, 1, millis) > 0 }

@@ -26,11 +26,16 @@ impl Traces {
             pids.extend(parent(init).filter(|parent| *parent > 1 && !pids.contains(parent)));
             cgroups = payload_cgroups(init);
         }
-        Self { monitors: pids.into_iter().filter_map(os::pidfd).collect(), cgroups }
+        Self {
+            monitors: pids.into_iter().filter_map(os::pidfd).collect(),
+            cgroups,
+        }
     }
 
     pub(crate) fn gone(&self) -> bool {
-        self.monitors.iter().all(|monitor| os::ended(monitor, Duration::ZERO))
+        self.monitors
+            .iter()
+            .all(|monitor| os::ended(monitor, Duration::ZERO))
             && self.cgroups.iter().all(|cgroup| {
                 // The directory goes with the monitor; one without processes is no trace.
                 fs::read(cgroup.join("cgroup.procs")).map_or(true, |processes| processes.is_empty())
@@ -50,7 +55,10 @@ fn titled(lxcpath: &[u8], name: &[u8]) -> Vec<i32> {
     pids.filter(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = line.trim_ascii_end();
-        let end = line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let end = line
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
         *pid != own && (line[..end] == title || line[..end] == helper)
     })
     .collect()
@@ -58,23 +66,38 @@ fn titled(lxcpath: &[u8], name: &[u8]) -> Vec<i32> {
 
 fn parent(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The directories of the cgroups that liblxc made for a container's processes.
 fn payload_cgroups(init: i32) -> Vec<PathBuf> {
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let mounts: Vec<Mount<'_>> = mounts.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect();
+    let mounts: Vec<Mount<'_>> = mounts
+        .split(|byte| *byte == b'\n')
+        .filter_map(Mount::parse)
+        .collect();
     let of_init = fs::read(format!("/proc/{init}/cgroup")).unwrap_or_default();
     let mut found = Vec::new();
     for line in of_init.split(|byte| *byte == b'\n') {
         // "hierarchy:controllers:path"; no controllers means the unified one.
         let mut fields = line.splitn(3, |byte| *byte == b':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        let ours = path.split(|byte| *byte == b'/').any(|part| part.starts_with(b"lxc.payload"));
+        let (Some(_), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let ours = path
+            .split(|byte| *byte == b'/')
+            .any(|part| part.starts_with(b"lxc.payload"));
         if let Some(mount) = mounts.iter().find(|mount| mount.carries(controllers))
             && ours
-            && let Some(below) = path.strip_prefix(mount.root.strip_suffix(b"/").unwrap_or(mount.root))
+            && let Some(below) =
+                path.strip_prefix(mount.root.strip_suffix(b"/").unwrap_or(mount.root))
         {
             let below = below.strip_prefix(b"/").unwrap_or(below);
             found.push(Path::new(OsStr::from_bytes(mount.point)).join(OsStr::from_bytes(below)));
@@ -100,7 +123,12 @@ impl<'a> Mount<'a> {
         let kind = fields.by_ref().skip_while(|field| *field != b"-").nth(1)?;
         let options = fields.nth(1)?;
         let unified = kind == b"cgroup2";
-        (unified || kind == b"cgroup").then_some(Self { root, point, unified, options })
+        (unified || kind == b"cgroup").then_some(Self {
+            root,
+            point,
+            unified,
+            options,
+        })
     }
 
     fn carries(&self, controllers: &[u8]) -> bool {
@@ -108,7 +136,11 @@ impl<'a> Mount<'a> {
             b"" => self.unified,
             _ => {
                 let first = controllers.split(|byte| *byte == b',').next();
-                !self.unified && self.options.split(|byte| *byte == b',').any(|option| Some(option) == first)
+                !self.unified
+                    && self
+                        .options
+                        .split(|byte| *byte == b',')
+                        .any(|option| Some(option) == first)
             }
         }
     }

@@ -4,6 +4,10 @@
     dead_code,
     reason = "the library is linked or loaded; its helper always loads"
 )]
+#![allow(
+    unreachable_pub,
+    reason = "`Version` is public in the library, not in its helper"
+)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;

@@ -26,6 +26,7 @@ mod object;
     unused_imports,
     reason = "the library and its helper use different ones"
 )]
+#[allow(unreachable_pub, reason = "public in the library, not in its helper")]
 pub use self::library::Version;
 #[allow(
     unused_imports,
@@ -37,3 +38,6 @@ pub(crate) use self::{
     library::{Library, LoadError, OLDEST},
     object::{Object, call},
 };
+
+#[cfg(test)]
+mod tests;

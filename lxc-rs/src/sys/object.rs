@@ -8,7 +8,7 @@ use std::ptr;
 use std::ptr::NonNull;
 
 use super::bindings::{lxc_container, lxc_log};
-use super::library::Library;
+use super::library::{Library, Version};
 
 /// A reference to a container object.
 pub(crate) struct Object {
@@ -108,6 +108,20 @@ impl Object {
         let stored = call!(self, get_config_item(key.as_ptr(), text, room) else -1);
         buffer.truncate(usize::try_from(stored).ok()?.min(length));
         Some(buffer)
+    }
+
+    /// Bounds how long the monitor may take to answer, in seconds; `None` if
+    /// the running library is too old to have the member at all.
+    pub(crate) fn set_timeout(&self, seconds: i32) -> Option<bool> {
+        // It has no API extension to ask for, and reading it from the object of
+        // an older library would be reading past the object.
+        (self.library.version
+            >= Version {
+                major: 6,
+                minor: 0,
+                micro: 0,
+            })
+        .then(|| call!(self, set_timeout(seconds) else false))
     }
 
     /// Writes the configuration to `file`, in place and without a flush.
