@@ -753,6 +753,17 @@ ready.tcp = "10.1.0.20:7000"
     }
 
     #[test]
+    fn the_example_shows_the_defaults() {
+        let text = include_str!("../examples/placement.toml");
+        let placement = Placement::parse(text, "examples/placement.toml").unwrap();
+        let r0 = placement.resource("r0").unwrap();
+        assert_eq!(placement.local, Local::default());
+        assert_eq!(r0.deadlines, Deadlines::default());
+        assert!(matches!(&r0.fence, Fence::Command { deadline, .. } if *deadline == fence_deadline()));
+        assert_eq!(r0.containers.len(), 2);
+    }
+
+    #[test]
     fn says_where_it_is_wrong() {
         let at = refusal(&GOOD.replace("owner = \"node1\"", "onwer = \"node1\""));
         assert!(at.starts_with("placement p.toml:8:1: unknown field `onwer`"), "{at}");

@@ -468,9 +468,6 @@ impl<'a> Planner<'a> {
     // ---- requests --------------------------------------------------------
 
     fn prepare(&mut self) {
-        if !self.facts.mount.point_exists {
-            self.step(Action::EnsureDirectory { path: self.resource.mount.clone() }, QUICK);
-        }
         self.configure(true);
     }
 
@@ -485,6 +482,10 @@ impl<'a> Planner<'a> {
         self.module();
         if facts.conf.problem.is_some() {
             return;
+        }
+        if !facts.mount.point_exists {
+            let path = self.resource.mount.clone();
+            self.step(Action::EnsureDirectory { path }, QUICK);
         }
         if !facts.module.loaded {
             let helper = facts.module.wanted_helper.clone();

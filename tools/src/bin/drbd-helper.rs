@@ -15,15 +15,16 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let event = arguments.next().unwrap_or_default();
     let minor = arguments.next().unwrap_or_default();
-    let resource = std::env::var_os("DRBD_RESOURCE").unwrap_or_default();
+    // DRBD 9 names the resource in the environment; 8.4 gives it in place of the minor where the
+    // event concerns all of it, as fence-peer does.
+    let resource = std::env::var_os("DRBD_RESOURCE").unwrap_or_else(|| minor.clone());
     let status = answer(&event, &resource, Path::new(ha_failover::node::FENCED_DIR));
     // For people; the kernel log is the one place that is there at any time.
     if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
         let line = format!(
-            "<6>drbd-helper: {} {} {}: {status}\n",
+            "<6>drbd-helper: {} {}: {status}\n",
             event.display(),
-            resource.display(),
-            minor.display()
+            resource.display()
         );
         let _ = log.write_all(line.as_bytes());
     }
