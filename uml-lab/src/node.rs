@@ -305,6 +305,16 @@ impl Node {
         self.machine().dir.join("keep").join(n.to_string())
     }
 
+    /// The lines of the console that belong into an error: the last ones, and
+    /// those since the kernel said that it gives up.
+    fn console_end(&self) -> Vec<String> {
+        let mut lines = self.console_tail(CONSOLE_LINES * 4);
+        let last = lines.len().saturating_sub(CONSOLE_LINES);
+        let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
+        lines.drain(..panic.unwrap_or(last).min(last));
+        lines
+    }
+
     fn error(&self, kind: ErrorKind, step: impl Into<String>) -> Error {
         Error::new(kind, step).node(self.name())
     }
@@ -446,7 +456,7 @@ impl Node {
                 return Err(self
                     .error(ErrorKind::Boot, "boot")
                     .detail(why)
-                    .console(self.console_tail(CONSOLE_LINES)));
+                    .console(self.console_end()));
             }
             state = machine
                 .changed
@@ -533,7 +543,7 @@ impl Node {
                 Err(self
                     .error(ErrorKind::NodeDown, step)
                     .detail(why)
-                    .console(self.console_tail(CONSOLE_LINES)))
+                    .console(self.console_end()))
             }
         }
     }
@@ -541,7 +551,7 @@ impl Node {
     /// Adds the console to errors about a node that is gone.
     fn explain(&self, error: Error) -> Error {
         if matches!(error.kind(), ErrorKind::NodeDown) {
-            error.console(self.console_tail(CONSOLE_LINES))
+            error.console(self.console_end())
         } else {
             error
         }
@@ -725,15 +735,13 @@ impl Node {
     pub fn run_test_with(&self, name: &str, change: impl FnOnce(Command) -> Command) -> Result<()> {
         let program =
             std::env::current_exe().map_err(|error| host_error("find this test", error))?;
-        let mut command = Command::new(&program)
-            .args([
-                "--exact",
-                name,
-                "--include-ignored",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env("RUST_BACKTRACE", "1");
+        let mut command = Command::new(&program).args([
+            "--exact",
+            name,
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
         if let Ok(dir) = std::env::current_dir() {
             command = command.current_dir(dir);
         }
