@@ -94,6 +94,7 @@ pub fn filesystem_info(fd: impl AsFd) -> Result<FilesystemInfo> {
 #[doc(alias = "BTRFS_IOC_GET_FSLABEL")]
 pub fn label(fd: impl AsFd) -> Result<OsString> {
     let fd = fd.as_fd();
+    require_btrfs(fd)?;
     let bytes = uapi::get_label(fd).map_err(|e| Error::ioctl(Request::Label, target(fd), fd, e))?;
     Ok(OsString::from_vec(bytes))
 }
@@ -122,7 +123,22 @@ pub fn set_label(fd: impl AsFd, label: impl AsRef<OsStr>) -> Result<()> {
             text,
         ));
     }
+    require_btrfs(fd)?;
     uapi::set_label(fd, bytes).map_err(|e| Error::ioctl(Request::Label, target(fd), fd, e))
+}
+
+/// Other file systems have the same requests for their labels.
+fn require_btrfs(fd: BorrowedFd<'_>) -> Result<()> {
+    if is_btrfs(fd) == Some(true) {
+        return Ok(());
+    }
+    let text = "not on a Btrfs file system";
+    Err(Error::message(
+        ErrorKind::NotBtrfs,
+        Request::Label.op(),
+        target(fd),
+        text,
+    ))
 }
 
 /// One device of a file system.
