@@ -65,6 +65,18 @@ fn mounts_and_holders() {
 }
 
 #[test]
+fn on_drbd() {
+    let lab = Lab::builder()
+        .name("node-ops-drbd")
+        .packages(["drbd-utils", "btrfs-progs"])
+        .node("node1", |n| n.disk("256M"))
+        .wire("repl", |w| w.port("node1", "10.0.254.1/30"))
+        .start()
+        .unwrap();
+    run_all(lab.node("node1"), &["a_drbd_device"]);
+}
+
+#[test]
 fn module_loading() {
     let lab = Lab::builder()
         .name("node-ops-modules")
@@ -483,8 +495,9 @@ fn same_uuid_on_two_devices() {
     let (one, two) = (directory("one"), directory("two"));
     let options = MountOptions::new();
     mount_btrfs(device, &one, &options).unwrap();
-    // The kernel refuses, or shows the first device's file system: never that.
     let error = mount_btrfs(second, &two, &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyMounted, "{error}");
+    assert!(error.to_string().contains("same UUID"), "{error}");
     assert!(
         !mounts::table()
             .unwrap()
@@ -493,19 +506,81 @@ fn same_uuid_on_two_devices() {
         "{error}"
     );
     unmount(&one).unwrap();
-    let error = mount_btrfs(second, &two, &options).err();
-    let sees = |path: &Path| {
-        mounts::table()
-            .unwrap()
-            .into_iter()
-            .find(|r| r.mount_point == *path)
-    };
-    match sees(&two) {
-        Some(row) => assert_eq!((row.source.to_str(), error.is_none()), (Some(SECOND), true)),
-        None => assert!(error.is_some()),
-    }
+    // Now it is the only one, and what is mounted is what was asked for.
+    let mounted = mount_btrfs(second, &two, &options).unwrap();
+    assert_eq!(mounted.mount.source.to_str(), Some(SECOND));
     unmount(&two).unwrap();
     wipe(SECOND);
+}
+
+const DRBD_CONF: &str = "\
+resource r0 {
+    device /dev/drbd0; disk /dev/ubda; meta-disk internal;
+    on node1 { address 10.0.254.1:7788; }
+    on node2 { address 10.0.254.2:7788; }
+}
+";
+
+#[test]
+#[ignore = "runs inside a node"]
+fn a_drbd_device() {
+    modules::load("drbd", &[("usermode_helper", "/bin/true")]).unwrap();
+    fs::write("/etc/drbd.conf", DRBD_CONF).unwrap();
+    let drbdadm = |arguments: &[&str]| run(Command::new("drbdadm").args(arguments));
+    drbdadm(&["create-md", "--force", "r0"]);
+    drbdadm(&["up", "r0"]);
+    let (device, disk, target) = (
+        Path::new("/dev/drbd0"),
+        Path::new(DEVICE),
+        directory("store1"),
+    );
+    let options = MountOptions::new();
+    for error in [
+        mount_btrfs(device, &target, &options).unwrap_err(),
+        mkfs_btrfs(device, "", Overwrite::Nothing, DEADLINE).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotReady, "{error}");
+        assert!(
+            error.to_string().contains("opens only as Primary"),
+            "{error}"
+        );
+    }
+    drbdadm(&["primary", "--force", "r0"]);
+    let made = mkfs_btrfs(device, "store1", Overwrite::Nothing, DEADLINE).unwrap();
+    let mounted = mount_btrfs(device, &target, &options).unwrap();
+    assert_eq!(
+        (mounted.fsid, mounted.mount.source.to_str()),
+        (made.fsid, Some("/dev/drbd0"))
+    );
+    assert_eq!(
+        mount_btrfs(device, &target, &options).unwrap().outcome,
+        Outcome::AlreadyThere
+    );
+
+    // The disk below holds the same file system, and DRBD keeps it from being
+    // mounted while it is up.
+    assert_eq!(find_btrfs(disk).unwrap().unwrap().fsid, made.fsid);
+    let error = mount_btrfs(disk, &directory("behind"), &options).unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::AlreadyMounted | ErrorKind::Busy),
+        "{error}"
+    );
+    // And what is at the target is not the disk, although it looks the same.
+    let error = mount_btrfs(disk, &target, &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyMounted, "{error}");
+
+    let user = Background::shell("cd /srv/store1; echo; exec sleep 100000");
+    let found = holders::of_device(device).unwrap();
+    assert_eq!(
+        mount_holders(&found),
+        [(Relation::SameFilesystem, target.as_path(), true)]
+    );
+    process_holder(&found, user.pid());
+    drop(user);
+    until("it is idle", || unmount(&target).is_ok());
+    assert_eq!(holders::of_device(device).unwrap(), []);
+    drbdadm(&["secondary", "r0"]);
+    drbdadm(&["down", "r0"]);
 }
 
 // ---- holders ----------------------------------------------------------------

@@ -107,7 +107,7 @@ pub struct Mounted {
 /// [`ErrorKind::NotReady`] for a DRBD device that is Secondary.
 /// [`ErrorKind::WrongFileSystem`] if there is no Btrfs on it, or the kernel
 /// took another device for it. [`ErrorKind::AlreadyMounted`] if something else
-/// is at `target`. [`ErrorKind::NotFound`], [`ErrorKind::NotDirectory`],
+/// is at `target`, or a copy of the file system, with its UUID, is mounted. [`ErrorKind::NotFound`], [`ErrorKind::NotDirectory`],
 /// [`ErrorKind::NotEmpty`] for the target.
 ///
 /// # Privileges
@@ -267,6 +267,9 @@ fn make(device: &Path, options: &MountOptions) -> Result<OwnedFd> {
     sys::fsconfig_create(fs.as_fd()).map_err(|errno| {
         let error = explain("the kernel refused", errno);
         match (errno, &options.subvolume) {
+            (Errno::EEXIST, _) => error.with_kind(ErrorKind::AlreadyMounted).with_text(
+                "another device with the same UUID is mounted; with DRBD that is its backing disk",
+            ),
             (Errno::ENOENT, Some(path)) => {
                 error.with_text(format!("there is no subvolume {}", path.display()))
             }
