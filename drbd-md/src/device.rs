@@ -46,6 +46,18 @@ pub(crate) struct Device {
     path: PathBuf,
     size: u64,
     op: &'static str,
+    locked: bool,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.locked {
+            // Closing would do, if it were the only descriptor; but a child that another thread
+            // has just forked has a copy until it executes, and with it the lock.
+            // SAFETY: flock takes an open descriptor and a number.
+            unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_UN) };
+        }
+    }
 }
 
 /// A buffer whose usable part starts at a multiple of the block size, as direct I/O wants it.
@@ -146,11 +158,13 @@ impl Device {
                 .map_err(|e| Error::os(op, path, None, e))?
                 .len()
         };
+        let locked = write && kind.is_file();
         Ok(Device {
             file,
             path: path.to_owned(),
             size,
             op,
+            locked,
         })
     }
 

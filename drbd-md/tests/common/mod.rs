@@ -2,20 +2,30 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
-/// Finds drbdmeta: `DRBDMETA`, the usual places, or Debian's package unpacked by the lab.
+use uml_lab::Lab;
+
+/// Finds drbdmeta: `DRBDMETA`, the usual places, or Debian's package, which a node of the lab has.
 ///
-/// `None`, with a printed reason, if there is none and `LAB_REQUIRED` is not set.
+/// It needs no kernel module for plain files, so it runs here even if it came from a node.
+/// `None`, with a printed reason, if there is none and `LAB_REQUIRED` is not 1.
 pub(crate) fn drbdmeta() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(find_drbdmeta).clone()
+}
+
+fn find_drbdmeta() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("DRBDMETA") {
         return Some(path.into());
     }
-    let mut places: Vec<PathBuf> = std::env::var_os("PATH")
-        .map(|p| std::env::split_paths(&p).collect())
-        .unwrap_or_default();
-    places.extend(["/sbin".into(), "/usr/sbin".into()]);
+    let mut places = vec![PathBuf::from("/sbin"), "/usr/sbin".into()];
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drbd-utils");
+    places.push(kept.clone());
     if let Some(found) = places
         .iter()
         .map(|p| p.join("drbdmeta"))
@@ -23,12 +33,22 @@ pub(crate) fn drbdmeta() -> Option<PathBuf> {
     {
         return Some(found);
     }
-    assert!(
-        std::env::var_os("LAB_REQUIRED").is_none_or(|v| v != "1"),
-        "drbdmeta is not there, and LAB_REQUIRED=1"
-    );
-    println!("SKIP: no drbdmeta (set DRBDMETA to its path)");
-    None
+    let lab = Lab::builder()
+        .name("drbdmeta")
+        .packages(["drbd-utils"])
+        .node("node1", |n| n);
+    let lab = lab.start_for_test()?;
+    let bytes = lab.node("node1").read_file("/sbin/drbdmeta").unwrap();
+    std::fs::create_dir_all(&kept).unwrap();
+    // Other tests may look for it at the same time: complete or not there.
+    let mut new = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempfile_in(&kept)
+        .unwrap();
+    new.write_all(&bytes).unwrap();
+    let path = kept.join("drbdmeta");
+    new.into_temp_path().persist(&path).unwrap();
+    Some(path)
 }
 
 /// Runs drbdmeta on a plain file.
