@@ -464,8 +464,17 @@ pub(crate) fn wait_cleaned_until(
                 match uapi::pending_deletions(fs) {
                     Ok(0) => return Ok(()),
                     Ok(_) => {}
-                    // Before 6.13: the search was the only way.
-                    Err(Errno::ENOTTY) => return Err(error),
+                    // Before 6.13 the search is the only way.
+                    Err(Errno::ENOTTY) => {
+                        let text = "deleted, but seeing when it is cleaned needs CAP_SYS_ADMIN \
+                                    (or Linux 6.13)";
+                        return Err(Error::message(
+                            ErrorKind::Permission,
+                            request.op(),
+                            shown(),
+                            text,
+                        ));
+                    }
                     Err(errno) => return Err(Error::ioctl(request, shown(), fs, errno)),
                 }
             }

@@ -57,3 +57,8 @@ pub use subvolume::{Access, ReceivedUuid, Subvolume, SubvolumeInfo, info, is_sub
 pub use types::{Bytes, Generation, SubvolId, Uuid};
 
 pub(crate) use filesystem::is_btrfs;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,3 +41,34 @@ where
 {
     Ok(Name::deserialize(from)?.into_os_string().into())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use std::path::PathBuf;
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct Sample {
+        #[serde(with = "crate::text")]
+        name: OsString,
+        #[serde(with = "crate::text")]
+        path: PathBuf,
+    }
+
+    #[test]
+    fn text_or_bytes() {
+        for (name, json) in [
+            (OsString::from("caf\u{e9}"), "\"caf\u{e9}\""),
+            (OsString::from_vec(b"caf\xe9".to_vec()), "[99,97,102,233]"),
+        ] {
+            let sample = Sample {
+                name,
+                path: PathBuf::from("/dev/x"),
+            };
+            let text = serde_json::to_string(&sample).unwrap();
+            assert!(text.contains(json), "{text}");
+            assert_eq!(serde_json::from_str::<Sample>(&text).unwrap(), sample);
+        }
+    }
+}
