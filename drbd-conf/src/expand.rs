@@ -189,7 +189,7 @@ impl NodeView {
                     continue;
                 }
                 let options = self.collect(settings.iter())?;
-                // Before the connection is made, as drbdadm does it: the step before creates it.
+                // After the connection: the step before creates the peer devices these belong to.
                 steps.push(
                     Operation::ChangePeerDeviceOptions {
                         resource: self.name()?,

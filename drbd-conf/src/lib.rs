@@ -70,3 +70,7 @@ impl Config {
         build::Builder::parse(text, name.as_ref())
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -109,3 +109,7 @@ pub fn read(target: &Target) -> Result<Superblock> {
     let at = layout::superblock_offset(target.placement, device.size());
     probe::superblock(target, &device)?.ok_or_else(|| device.error(at, Cause::NoMetadata))
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -280,7 +280,7 @@ fn a_killed_primary_attaches_after_its_log_was_applied() {
             .arg("--include-ignored")
             .arg("--nocapture")
             .env("SEED", round.to_string());
-        let mut writer = node.spawn(writer).unwrap();
+        let writer = node.spawn(writer).unwrap();
         wait_for(&mut writer.stdout(), "WRITING");
         node.kill().unwrap();
         let marked = compare(node.disk_path(0), round);

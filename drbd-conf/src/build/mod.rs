@@ -1,0 +1,334 @@
+//! Statements to the model: what each keyword takes, where it may stand, and what has to agree.
+
+mod complete;
+mod connection;
+mod options;
+mod resource;
+mod words;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Problem, Result};
+use crate::lint;
+use crate::model::{Config, Global, Resource, Sections, Settings, Volume};
+use crate::source::{Sources, Span};
+use crate::syntax::{self, Statement};
+use words::{Checked, Seen, Words, bad_value, integer, unknown};
+
+/// Includes nested more deeply than this are taken for a mistake.
+const INCLUDE_DEPTH_MAX: usize = 32;
+
+/// Stands where a problem has no place; never looked up.
+const NOWHERE: Span = Span {
+    file: 0,
+    start: 0,
+    end: 0,
+};
+
+/// A resource with what it does not keep after volumes and sections were handed down.
+struct Draft {
+    resource: Resource,
+    volumes: Vec<Volume>,
+    meshes: Vec<Mesh>,
+    template: Option<(String, Span)>,
+}
+
+/// Hosts that are all connected to each other.
+struct Mesh {
+    hosts: Vec<(String, Span)>,
+    net: Settings,
+}
+
+/// Reads files and collects what they say, and everything that is wrong with it.
+#[derive(Default)]
+pub(crate) struct Builder {
+    sources: Sources,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    global: Global,
+    common: Sections,
+    drafts: Vec<Draft>,
+    /// Names of the resources, and where they are.
+    names: HashMap<String, Span>,
+    /// Real paths of the files being read now, outermost first.
+    open: Vec<PathBuf>,
+    /// Real paths of all files read.
+    read: Vec<PathBuf>,
+    common_at: Option<Span>,
+    /// What an unusual error is about; the first one of these kinds wins.
+    kind: Option<ErrorKind>,
+    io: Option<io::Error>,
+}
+
+impl Builder {
+    pub(crate) fn load(path: &Path) -> Result<Config> {
+        let mut b = Builder::default();
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                b.file(path, real, &bytes);
+            }
+            Err(e) => {
+                let text = format!("{}: cannot be read", path.display());
+                let problem = Problem {
+                    span: None,
+                    ..Problem::error(NOWHERE, "io", text)
+                };
+                let diagnostics = vec![problem.locate(&b.sources)];
+                return Err(Error::new(ErrorKind::Io, diagnostics, Some(e)));
+            }
+        }
+        b.finish()
+    }
+
+    pub(crate) fn parse(text: &str, name: &Path) -> Result<Config> {
+        let mut b = Builder::default();
+        b.file(name, name.to_owned(), text.as_bytes());
+        b.finish()
+    }
+
+    fn check<T>(&mut self, result: Checked<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.errors.push(problem);
+                None
+            }
+        }
+    }
+
+    /// Reads the statements of one file.
+    fn file(&mut self, name: &Path, real: PathBuf, bytes: &[u8]) {
+        self.open.push(real.clone());
+        self.read.push(real);
+        // Comments may be in any encoding; strings are checked by the lexer.
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        // The statements borrow from the text while errors are collected in `self`.
+        let shared: Arc<str> = text.as_str().into();
+        if let Some(file) = self.sources.add(name, text) {
+            match syntax::statements(&shared, file) {
+                Ok(statements) => self.top(&statements),
+                Err(problem) => {
+                    self.kind.get_or_insert(ErrorKind::Syntax);
+                    self.errors.push(problem);
+                }
+            }
+        } else {
+            self.kind.get_or_insert(ErrorKind::Io);
+            let text = format!("{}: larger than 4 GiB", name.display());
+            self.errors.push(Problem {
+                span: None,
+                ..Problem::error(NOWHERE, "io", text)
+            });
+        }
+        self.open.pop();
+    }
+
+    fn top(&mut self, statements: &[Statement<'_>]) {
+        for st in statements {
+            let result = match st.keyword() {
+                "global" => self.global(st),
+                "common" => self.common(st),
+                "resource" => self.resource(st),
+                "include" => self.include(st),
+                "skip" => Ok(()),
+                word if word.starts_with("require-drbd-module-version-") => {
+                    let mut w = Words::of(st);
+                    w.expect("a version").and_then(|_| w.end())
+                }
+                _ => Err(unknown(st, "global, common, resource, include or skip")),
+            };
+            self.check(result);
+        }
+    }
+
+    fn include(&mut self, st: &Statement<'_>) -> Checked<()> {
+        let mut w = Words::of(st);
+        let pattern = w.expect("a file name")?;
+        w.end()?;
+        let span = pattern.span;
+        let base = self
+            .sources
+            .name(span.file)
+            .parent()
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        let full = base.join(&*pattern.text);
+        let Some(full_text) = full.to_str() else {
+            return Err(Problem::error(
+                span,
+                "io",
+                "the directory's name is not UTF-8",
+            ));
+        };
+        let is_pattern = pattern.text.contains(['*', '?', '[']);
+        let paths: Vec<PathBuf> = if is_pattern {
+            let options = glob::MatchOptions {
+                require_literal_separator: true,
+                require_literal_leading_dot: true,
+                ..Default::default()
+            };
+            // The directory of the including file is not part of the pattern.
+            let prefix = glob::Pattern::escape(&base.to_string_lossy());
+            let joined = if pattern.text.starts_with('/') || prefix.is_empty() {
+                pattern.text.to_string()
+            } else {
+                format!("{}/{}", prefix.trim_end_matches('/'), pattern.text)
+            };
+            let found = glob::glob_with(&joined, options)
+                .map_err(|e| Problem::error(span, "syntax", format!("bad pattern: {e}")))?;
+            let mut paths: Vec<PathBuf> = found.filter_map(std::result::Result::ok).collect();
+            paths.sort();
+            paths
+        } else {
+            vec![PathBuf::from(full_text)]
+        };
+        for path in paths {
+            self.include_file(&path, span)?;
+        }
+        Ok(())
+    }
+
+    fn include_file(&mut self, path: &Path, span: Span) -> Checked<()> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if self.open.contains(&real) {
+            self.kind.get_or_insert(ErrorKind::IncludeCycle);
+            let chain: Vec<_> = self.open.iter().map(|p| p.display().to_string()).collect();
+            let text = format!("{} includes itself", path.display());
+            return Err(Problem::error(span, "include-cycle", text)
+                .remedy(format!("included by: {}", chain.join(", then "))));
+        }
+        if self.read.contains(&real) {
+            // drbdadm reads every file once, too.
+            return Ok(());
+        }
+        if self.open.len() >= INCLUDE_DEPTH_MAX {
+            let text = format!("more than {INCLUDE_DEPTH_MAX} files include each other");
+            return Err(Problem::error(span, "include-depth", text));
+        }
+        // A pipe or device would not end.
+        let read = match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => Err(io::Error::other("not a regular file")),
+            Ok(_) => std::fs::read(path),
+            Err(e) => Err(e),
+        };
+        match read {
+            Ok(bytes) => {
+                self.file(path, real, &bytes);
+                Ok(())
+            }
+            Err(e) => {
+                self.kind.get_or_insert(ErrorKind::Io);
+                let text = format!("{} cannot be read: {e}", path.display());
+                self.io.get_or_insert(e);
+                Err(Problem::error(span, "io", text))
+            }
+        }
+    }
+
+    fn global(&mut self, st: &Statement<'_>) -> Checked<()> {
+        for st in Words::of(st).block()? {
+            let result = self.global_item(st);
+            self.check(result);
+        }
+        Ok(())
+    }
+
+    fn global_item(&mut self, st: &Statement<'_>) -> Checked<()> {
+        let mut w = Words::of(st);
+        match st.keyword() {
+            "disable-ip-verification" => self.global.disable_ip_verification = true,
+            "udev-always-use-vnr" => self.global.udev_always_use_vnr = true,
+            "usage-count" => {
+                let value = w.expect("\"yes\", \"no\" or \"ask\"")?;
+                if !["yes", "no", "ask"].contains(&&*value.text) {
+                    return Err(bad_value(value, "bad-value", "\"yes\", \"no\" or \"ask\""));
+                }
+                self.global.usage_count = Some(value.text.to_string());
+            }
+            "minor-count" => {
+                self.global.minor_count = Some(integer(w.expect("a number")?, "minor-count", 255)?);
+            }
+            "dialog-refresh" => {
+                let value = w.expect("a number")?;
+                self.global.dialog_refresh = Some(integer(value, "dialog-refresh", 600)?);
+            }
+            "cmd-timeout-short" | "cmd-timeout-medium" | "cmd-timeout-long" => {
+                integer(w.expect("a number")?, "timeout", u32::MAX.into())?;
+            }
+            _ => {
+                return Err(unknown(
+                    st,
+                    "usage-count, minor-count, dialog-refresh, disable-ip-verification or another \
+                     setting of the tools",
+                ));
+            }
+        }
+        w.end()
+    }
+
+    fn common(&mut self, st: &Statement<'_>) -> Checked<()> {
+        let block = Words::of(st).block()?;
+        if self.common_at.replace(st.span()).is_some() {
+            let text = "a second \"common\" section";
+            return Err(Problem::error(st.span(), "duplicate-statement", text));
+        }
+        let mut sections = Sections::default();
+        let mut seen = Seen::default();
+        for st in block {
+            let result = match self.section(st, &mut sections, &mut seen) {
+                Some(result) => result,
+                None if st.keyword() == "skip" => Ok(()),
+                None => Err(unknown(st, "a section such as net, disk or handlers")
+                    .remedy("hosts and volumes belong into a resource")),
+            };
+            self.check(result);
+        }
+        self.common = sections;
+        Ok(())
+    }
+
+    /// Hands down what is inherited, checks what has to agree, and ends.
+    fn finish(mut self) -> Result<Config> {
+        let mut drafts = std::mem::take(&mut self.drafts);
+        for draft in &mut drafts {
+            self.complete(draft);
+        }
+        let minors = self.check_across(&drafts);
+        let minors = Arc::new(minors);
+        let mut resources = Vec::with_capacity(drafts.len());
+        for mut draft in drafts {
+            draft.resource.minors = Arc::clone(&minors);
+            resources.push(draft.resource);
+        }
+        if !self.errors.is_empty() {
+            let syntax = self.errors.iter().any(|p| p.code == "syntax");
+            let other = if syntax {
+                ErrorKind::Syntax
+            } else {
+                ErrorKind::Invalid
+            };
+            let kind = self.kind.unwrap_or(other);
+            let sources = &self.sources;
+            let diagnostics = self.errors.into_iter().map(|p| p.locate(sources)).collect();
+            return Err(Error::new(kind, diagnostics, self.io));
+        }
+        self.warnings.extend(lint::resources(&resources));
+        let sources = &self.sources;
+        let warnings = self
+            .warnings
+            .into_iter()
+            .map(|p| p.locate(sources))
+            .collect();
+        Ok(Config {
+            global: self.global,
+            common: self.common,
+            resources,
+            sources: self.sources,
+            warnings,
+        })
+    }
+}
