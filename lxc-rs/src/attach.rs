@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::container::{Container, Ended, Nothing, broken, ended};
 use crate::error::{ErrorKind, Result};
+use crate::os::without_sigpipe;
 use crate::runner::{Call, Helper, Next};
 use crate::state::Outcome;
 use crate::wire::{Attach, Reply, Verb};
@@ -226,7 +227,7 @@ impl Streams<'_> {
             {
                 fds.push(PollFd::new(stream.pipe.as_fd(), PollFlags::POLLIN));
             }
-            let next = helper.next(&mut fds)?;
+            let next = helper.next(&fds)?;
             // Also after the last event: what the command wrote is in the pipes.
             self.output.read()?;
             self.errors.read()?;
@@ -239,7 +240,7 @@ impl Streams<'_> {
 
     fn write(&mut self) {
         while let Some((pipe, left)) = &mut self.input {
-            match pipe.write(left) {
+            match without_sigpipe(|| pipe.write(left)) {
                 Ok(written) => *left = &left[written..],
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,

@@ -544,7 +544,7 @@ pub(crate) enum Ended {
 /// Runs a call whose helper has nothing to ask.
 pub(crate) fn run(call: &Call<'_>) -> Result<Ended> {
     let mut helper = call.begin(None)?;
-    match helper.next(&mut []) {
+    match helper.next(&[]) {
         Ok(next) => Ok(ended(helper, next)),
         Err(error) => Err(broken(call, helper, error)),
     }
@@ -687,4 +687,18 @@ pub(crate) fn partial_file(lxcpath: &LxcPath, name: &ContainerName) -> PathBuf {
 /// Whether `path` exists, whatever it is.
 pub(crate) fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_cross_threads() {
+        fn crosses<T: Send + Sync>() {}
+        crosses::<Container>();
+        crosses::<LxcPath>();
+        crosses::<Error>();
+        crosses::<Outcome<State>>();
+    }
 }

@@ -208,7 +208,7 @@ fn conduct(
     fill: impl FnOnce(&Path) -> std::result::Result<(), BoxError>,
 ) -> Result<Outcome<Configured>> {
     let mut helper = call.begin(None)?;
-    let rootfs = match helper.next(&mut []) {
+    let rootfs = match helper.next(&[]) {
         Ok(Next::Event(Event::Populate { rootfs })) => PathBuf::from(OsString::from_vec(rootfs)),
         Ok(last) => return outcome(call, ended(helper, last)),
         Err(error) => return Err(broken(call, helper, error)),
@@ -228,7 +228,7 @@ fn conduct(
     let go_on = filled.is_ok() && !late;
     // Whichever way, liblxc now needs time of its own to finish or take back.
     helper.extend();
-    let last = match helper.go_on(go_on).and_then(|()| helper.next(&mut [])) {
+    let last = match helper.go_on(go_on).and_then(|()| helper.next(&[])) {
         Ok(last) => last,
         Err(error) => return Err(broken(call, helper, error)),
     };

@@ -70,3 +70,7 @@ pub use path::{ContainerName, LxcPath};
 pub use rootfs::Rootfs;
 pub use state::{Outcome, State, Unknown};
 pub use sys::Version;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 /// A handle on the process `pid`, closed on exec.
@@ -49,4 +49,27 @@ pub(crate) fn owned(fd: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: liblxc gives descriptors away: its documentation says the caller closes them.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes by `write` to a socket or pipe whose other end may be gone, without
+/// a SIGPIPE for a program that has not set it to be ignored.
+pub(crate) fn without_sigpipe<T>(write: impl FnOnce() -> T) -> T {
+    let pipe: SigSet = [Signal::SIGPIPE].into_iter().collect();
+    let Ok(before) = pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK) else {
+        return write();
+    };
+    let written = write();
+    if !before.contains(Signal::SIGPIPE) {
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // Blocked by us, so one that is pending came from the write (or, sent
+        // to the whole process at this moment, from elsewhere, and is lost).
+        // SAFETY: a signal set and a time, both alive during the call; no siginfo wanted.
+        unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &now) };
+    }
+    // Cannot fail: the mask was read from this thread.
+    let _ = before.thread_set_mask();
+    written
 }

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -16,12 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, mkdtemp};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::LogLine;
-use crate::os::{pidfd_open, pidfd_send_signal};
+use crate::os::{pidfd_open, pidfd_send_signal, without_sigpipe};
 use crate::path::{ContainerName, LxcPath};
 use crate::wire::{self, Edit, Event, Request, Verb};
 
@@ -82,8 +82,15 @@ impl Call<'_> {
             .map_err(|error| self.os_error("the helper program cannot be executed", error))?;
         // The helper waits for its request, so it cannot have ended (and, in a
         // program that ignores SIGCHLD, been replaced) before this.
-        let pidfd = pidfd_open(pid)
-            .map_err(|error| self.os_error("no handle on the helper process", error))?;
+        let pidfd = match pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // Without its socket it ends by itself.
+                drop(ours);
+                let _ = waitpid(pid, None);
+                return Err(self.os_error("no handle on the helper process", error));
+            }
+        };
         let mut helper = Helper {
             pid,
             pidfd,
@@ -102,7 +109,7 @@ impl Call<'_> {
             edits: self.edits.clone(),
             verb: self.verb.clone(),
         };
-        wire::send(&mut helper.socket, &request.encode())
+        without_sigpipe(|| wire::send(&mut helper.socket, &request.encode()))
             .and_then(|()| helper.socket.set_nonblocking(true))
             .map_err(|error| self.os_error("the helper does not take its request", error))?;
         Ok(helper)
@@ -136,7 +143,7 @@ pub(crate) enum Next {
 
 impl Helper {
     /// Waits for the next event, or until one of `others` is ready.
-    pub(crate) fn next(&mut self, others: &mut [PollFd<'_>]) -> io::Result<Next> {
+    pub(crate) fn next(&mut self, others: &[PollFd<'_>]) -> io::Result<Next> {
         loop {
             if let Some(event) = self.take()? {
                 return Ok(Next::Event(event));
@@ -152,10 +159,7 @@ impl Helper {
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
             ];
-            fds.extend(others.iter().map(|other| {
-                // SAFETY: none needed; a copy of what the caller holds for this call.
-                PollFd::new(borrow(other), other.events())
-            }));
+            fds.extend(others.iter().map(again));
             // One millisecond more, so that the time is over when poll says so.
             let timeout = PollTimeout::try_from(left.saturating_add(Duration::from_millis(1)))
                 .unwrap_or(PollTimeout::MAX);
@@ -193,7 +197,7 @@ impl Helper {
 
     /// Answers [`Event::Populate`].
     pub(crate) fn go_on(&mut self, yes: bool) -> io::Result<()> {
-        self.socket.write_all(&[u8::from(yes)])
+        without_sigpipe(|| self.socket.write_all(&[u8::from(yes)]))
     }
 
     /// Whether the helper would be killed by now.
@@ -451,8 +455,9 @@ fn up(fd: &impl AsFd) -> io::Result<OwnedFd> {
     crate::os::owned(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(ABOVE))?)
 }
 
-fn borrow<'a>(fd: &'a PollFd<'_>) -> BorrowedFd<'a> {
-    fd.as_fd()
+/// The same request once more, for as long as `fd` is borrowed.
+fn again<'a>(fd: &'a PollFd<'_>) -> PollFd<'a> {
+    PollFd::new(fd.as_fd(), fd.events())
 }
 
 #[cfg(test)]

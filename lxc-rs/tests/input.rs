@@ -2,9 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
-use std::time::Duration;
 
-use lxc_rs::{Container, ContainerName, ErrorKind, LxcPath, State, list};
+use lxc_rs::{Container, ErrorKind, LxcPath, list};
 
 #[test]
 fn an_lxcpath_is_an_existing_directory() {
@@ -62,45 +61,4 @@ fn what_is_not_there_is_not_defined() {
     fs::create_dir_all(dir.path().join("m3/config")).unwrap();
     let error = Container::open(&store, "m3").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-}
-
-#[test]
-fn a_corrupt_configuration_says_which_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = LxcPath::new(dir.path()).unwrap();
-    let config = |name: &str, text: &[u8]| {
-        fs::create_dir(dir.path().join(name)).unwrap();
-        fs::write(dir.path().join(name).join("config"), text).unwrap();
-        Container::open(&store, name).unwrap_err()
-    };
-    let error = config("typo", b"lxc.uts.name = x\nlxc.betwork.type = veth\n");
-    assert_eq!(error.kind(), ErrorKind::ConfigRejected, "{error}");
-    assert!(error.to_string().contains("lxc.betwork.type"), "{error}");
-    let error = config("legacy", b"lxc.network.type = veth\n");
-    assert_eq!(error.kind(), ErrorKind::ConfigRejected, "{error}");
-    assert!(error.to_string().contains("lxc.network.type"), "{error}");
-    // Lines that do not begin with `lxc.` are nothing to liblxc.
-    fs::create_dir(dir.path().join("noise")).unwrap();
-    fs::write(
-        dir.path().join("noise/config"),
-        b"\xff\xfe\0 this is no configuration\n",
-    )
-    .unwrap();
-    let noise = Container::open(&store, "noise").unwrap();
-    assert_eq!(noise.rootfs().unwrap(), None);
-    // But then there is no root file system, and init would run on the host's.
-    let error = noise
-        .start(&lxc_rs::StartOptions::new(), Duration::from_secs(60))
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::RootfsMissing, "{error}");
-    assert_eq!(noise.state().unwrap(), State::Stopped);
-    let listed = list(&store).unwrap();
-    assert_eq!(
-        listed
-            .iter()
-            .map(|entry| entry.is_broken())
-            .collect::<Vec<_>>(),
-        [true, false, true]
-    );
-    assert_eq!(ContainerName::new("typo").unwrap(), listed[2].name);
 }

@@ -34,6 +34,7 @@ const INNER: &[&str] = &[
     "inner_attach",
     "inner_config",
     "inner_traps",
+    "inner_corrupt",
     "inner_partial",
     "inner_create",
     "inner_killed",
@@ -262,6 +263,14 @@ fn inner_life() {
         "m1"
     );
     assert_eq!(sh(&m1, "hostname"), "m1");
+
+    match m1.set_answer_timeout(Some(LONG)) {
+        Ok(()) => assert!(store.liblxc_version().major >= 6),
+        Err(error) => {
+            assert!(store.liblxc_version().major < 6);
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        }
+    }
 
     m1.freeze(LONG).unwrap().done().unwrap();
     assert_eq!(m1.state().unwrap(), State::Frozen);
@@ -584,6 +593,46 @@ fn inner_traps() {
 
 #[test]
 #[ignore = "runs inside a node"]
+fn inner_corrupt() {
+    let store = store("corrupt");
+    let dir = store.as_path();
+    let config = |name: &str, text: &[u8]| {
+        fs::create_dir(dir.join(name)).unwrap();
+        fs::write(dir.join(name).join("config"), text).unwrap();
+        Container::open(&store, name).unwrap_err()
+    };
+    let error = config("typo", b"lxc.uts.name = x\nlxc.betwork.type = veth\n");
+    assert_eq!(error.kind(), ErrorKind::ConfigRejected, "{error}");
+    assert!(error.to_string().contains("lxc.betwork.type"), "{error}");
+    let error = config("legacy", b"lxc.network.type = veth\n");
+    assert_eq!(error.kind(), ErrorKind::ConfigRejected, "{error}");
+    assert!(error.to_string().contains("lxc.network.type"), "{error}");
+    // Lines that do not begin with `lxc.` are nothing to liblxc.
+    fs::create_dir(dir.join("noise")).unwrap();
+    fs::write(
+        dir.join("noise/config"),
+        b"\xff\xfe\0 this is no configuration\n",
+    )
+    .unwrap();
+    let noise = Container::open(&store, "noise").unwrap();
+    assert_eq!(noise.rootfs().unwrap(), None);
+    // But then there is no root file system, and init would run on the host's.
+    let error = noise.start(&StartOptions::new(), LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RootfsMissing, "{error}");
+    assert_eq!(noise.state().unwrap(), State::Stopped);
+    let listed = list(&store).unwrap();
+    assert_eq!(
+        listed
+            .iter()
+            .map(|entry| entry.is_broken())
+            .collect::<Vec<_>>(),
+        [true, false, true]
+    );
+    assert_eq!(name("typo"), listed[2].name);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
 fn inner_partial() {
     let store = store("partial");
     let m1 = create(&store, "m1");
@@ -655,6 +704,19 @@ fn inner_create() {
     .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Populate, "{error}");
     assert!(error.to_string().contains("no space for it"), "{error}");
+    assert_eq!(entries(), 0);
+
+    // More than the disk holds.
+    let full = spec(&name("m1")).populate(|rootfs: &Path| {
+        let file = fs::File::create(rootfs.join("large"))?;
+        nix::fcntl::posix_fallocate(file, 0, 1 << 40)?;
+        Ok::<_, std::io::Error>(())
+    });
+    let error = Container::create(&store, full, LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Populate, "{error}");
+    let cause = std::error::Error::source(&error).unwrap();
+    let cause = cause.downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(cause.raw_os_error(), Some(libc::ENOSPC));
     assert_eq!(entries(), 0);
 
     let bad = spec(&name("m1")).config("lxc.betwork.type", "veth");
