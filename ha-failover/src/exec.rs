@@ -189,7 +189,6 @@ impl Executor {
         match self.phase.clone() {
             Phase::Start => {
                 self.begun = world.now();
-                let boot_id = world.facts().map(|f| f.boot_id).unwrap_or_default();
                 let entry = Entry::Begin {
                     plan: self.runnable.plan.clone(),
                     evidence: self
@@ -198,7 +197,6 @@ impl Executor {
                         .as_ref()
                         .map(|e| serde_json::to_value(e).expect("own types always serialize")),
                     pid: std::process::id(),
-                    boot_id,
                 };
                 self.record(world, entry)?;
                 self.phase = Phase::Forward(0);

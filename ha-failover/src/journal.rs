@@ -47,8 +47,6 @@ pub enum Entry {
         evidence: Option<serde_json::Value>,
         /// The process.
         pid: u32,
-        /// The boot.
-        boot_id: String,
     },
     /// A step is about to be done.
     Intent {
@@ -255,10 +253,10 @@ mod tests {
                 undo: Vec::new(),
                 running: vec!["app".into()],
                 resumes: None,
+                boot_id: "b".into(),
             },
             evidence: None,
             pid: 1,
-            boot_id: "b".into(),
         }
     }
 

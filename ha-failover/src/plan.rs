@@ -371,6 +371,8 @@ pub struct Plan {
     pub resource: String,
     /// The node it runs on.
     pub node: String,
+    /// The boot it was made in: monotonic times of its run belong to it.
+    pub boot_id: String,
     /// The node that must be proved off, and how, before the first step.
     pub evidence: Option<EvidenceNeed>,
     /// What should be known beforehand; no errors among them.

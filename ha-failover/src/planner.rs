@@ -36,17 +36,17 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
         undo: Vec::new(),
         evidence: None,
     };
-    planner.everywhere();
-    match request {
-        Request::Prepare => planner.prepare(),
-        Request::Up => planner.up(),
-        Request::Down => planner.down(),
-        Request::Initialize { wait_sync } => planner.initialize(*wait_sync),
-        Request::Start => planner.start(),
-        Request::Stop => planner.stop(),
-        Request::Release { peer_placement } => planner.release(peer_placement.as_deref()),
-        Request::Handover { peer_placement } => planner.handover(peer_placement.as_deref()),
-        Request::Takeover(takeover) => planner.takeover(takeover),
+    if planner.everywhere() {
+        match request {
+            Request::Prepare => planner.prepare(),
+            Request::Up => planner.up(),
+            Request::Down => planner.down(),
+            Request::Initialize { wait_sync } => planner.initialize(*wait_sync),
+            Request::Start => planner.start(),
+            Request::Stop => planner.stop(),
+            Request::Release { peer_placement } => planner.release(peer_placement.as_deref()),
+            Request::Handover { peer_placement } => planner.handover(peer_placement.as_deref()),
+            Request::Takeover(takeover) => planner.takeover(takeover),
     }
     let resumes = facts.open.as_ref().map(|open| {
         format!(
@@ -73,6 +73,7 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
         request: request.clone(),
         resource: resource.name.clone(),
         node: facts.node.clone(),
+        boot_id: facts.boot_id.clone(),
         evidence: planner.evidence,
         findings,
         steps,
@@ -153,18 +154,20 @@ impl<'a> Planner<'a> {
 
     // ---- checks ----------------------------------------------------------
 
-    /// What must hold for every request.
-    fn everywhere(&mut self) {
+    /// What must hold for every request; `false` when there is no point in looking further.
+    fn everywhere(&mut self) -> bool {
         let facts = self.facts;
         let name = self.name();
         if let Err(e) = self.resource.peer_of(&facts.node) {
             self.error(Code::NodeNotInPlacement, &name, e.to_string(), e.how_to_go_on().unwrap_or("correct the placement"));
-            return;
+            return false;
         }
         if !facts.privileged {
             self.error(Code::NotPrivileged, &facts.node, "not running as root (CAP_SYS_ADMIN and CAP_NET_ADMIN are needed)", "run it as root");
+            return false;
         }
         self.drbd_conf();
+        true
     }
 
     fn drbd_conf(&mut self) {
@@ -854,9 +857,9 @@ impl<'a> Planner<'a> {
     fn handover(&mut self, peer_placement: Option<&str>) {
         let name = self.name();
         let peer = self.peer();
-        let Some(drbd) = self.running_resource() else { return };
         self.compare_placement(peer_placement);
         self.fit_to_serve();
+        let Some(drbd) = self.running_resource() else { return };
         if drbd.role == Role::Primary {
             self.primary_with_reason(drbd, &["handover", "takeover"]);
             if self.facts.ledger.owner.as_deref() == Some(&self.facts.node) && !self.open_is("handover") {
@@ -879,8 +882,8 @@ impl<'a> Planner<'a> {
         let name = self.name();
         let peer = self.peer();
         let facts = self.facts;
-        let Some(drbd) = self.running_resource() else { return };
         self.fit_to_serve();
+        let Some(drbd) = self.running_resource() else { return };
         let resuming = self.open_is("takeover");
         if drbd.role == Role::Primary {
             self.primary_with_reason(drbd, &["takeover", "start", "handover"]);

@@ -543,10 +543,11 @@ impl Node {
     }
 
     fn verify_store(&self) -> Performed {
-        self.ensure_mounted()?;
-        let facts = self.gather().map_err(|e| failed(e.chain()))?;
+        let error = |e: crate::error::Error| failed(e.chain());
+        let mount = self.mount().map_err(error)?;
+        let ledger = self.state.ledger().map_err(error)?;
         let point = self.resource.mount.display();
-        let Some(store) = &facts.mount.store else {
+        let Some(store) = &mount.store else {
             return Err(failed(format!("{point}: the store is not mounted")));
         };
         if store.fs_type != "btrfs" {
@@ -555,14 +556,15 @@ impl Node {
         if store.read_only {
             return Err(failed(format!("{point}: mounted read-only")).remedy("look at the kernel log for I/O errors"));
         }
-        let known = facts.ledger.fsid.as_ref().or(facts.store.as_ref().and_then(|s| s.fsid.as_ref()));
+        let record = OwnerRecord::read(&self.resource.mount).map_err(error)?;
+        let known = ledger.fsid.as_ref().or(record.as_ref().and_then(|s| s.fsid.as_ref()));
         if let (Some(known), Some(now)) = (known, &store.fsid)
             && known != now
         {
             return Err(failed(format!("{point}: the file system is {now}, recorded is {known}"))
                 .remedy("find out which disk this is before anything writes to it"));
         }
-        if let Some(theirs) = &facts.store
+        if let Some(theirs) = &record
             && theirs.owner != self.name
         {
             let ours = self.resource.canonical();
@@ -576,7 +578,7 @@ impl Node {
                 .remedy("make the placement files of both nodes equal (all but [local]), then run the command again"));
             }
         }
-        if facts.ledger.fsid.is_none() {
+        if ledger.fsid.is_none() {
             let fsid = store.fsid.clone();
             self.record(|ledger| ledger.fsid = fsid)?;
         }

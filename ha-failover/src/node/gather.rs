@@ -21,6 +21,15 @@ const SNAPSHOT: Duration = Duration::from_secs(10);
 
 impl Node {
     pub(super) fn gather(&self) -> Result<Facts> {
+        if !geteuid().is_root() {
+            // Half of what matters cannot be seen; a plan says so and nothing else.
+            return Ok(Facts {
+                node: self.name.clone(),
+                resource: self.resource.name.clone(),
+                boot_id: self.boot_id.clone(),
+                ..Facts::default()
+            });
+        }
         let module = self.module();
         let drbd = if module.loaded { self.snapshot()? } else { None };
         let mount = self.mount()?;
@@ -28,7 +37,7 @@ impl Node {
             node: self.name.clone(),
             resource: self.resource.name.clone(),
             boot_id: self.boot_id.clone(),
-            privileged: geteuid().is_root(),
+            privileged: true,
             conf: self.conf.facts.clone(),
             ledger: self.state.ledger()?,
             open: self.journal.open_operation()?,
@@ -86,7 +95,7 @@ impl Node {
             .collect()
     }
 
-    fn mount(&self) -> Result<MountFacts> {
+    pub(super) fn mount(&self) -> Result<MountFacts> {
         let target = &self.resource.mount;
         let table = node_ops::mounts::table()
             .map_err(|e| Error::new(ErrorKind::Observe, "the mount table cannot be read").caused_by(e))?;

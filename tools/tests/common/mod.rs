@@ -253,7 +253,16 @@ impl Cluster {
     }
 
     pub(crate) fn assert_serves(&self, node: &str) {
-        assert_eq!(self.serving(), [node]);
+        let begun = std::time::Instant::now();
+        loop {
+            let serving = self.serving();
+            if serving == [node] {
+                break;
+            }
+            // An init that was just started has not started anything yet.
+            assert!(serving.is_empty() && begun.elapsed() < DEADLINE, "served by {serving:?}, not by {node}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
         let status = self.status(node);
         assert_eq!(status["serving"], true, "{status:#}");
     }

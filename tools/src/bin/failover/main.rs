@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use ha_failover::plan::Takeover;
 use ha_failover::{
-    Attestation, CommandFencer, Error, Executor, FenceEvidence, Fencer, NewContainer, Node, Outcome,
-    Placement, Plan, Request, Runnable, World,
+    Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node, Outcome,
+    Placement, Request, Runnable, World,
 };
 use serde_json::json;
 use tools::exit;
@@ -178,45 +178,38 @@ fn plan_only(context: &Context, command: &RequestCommand, output: &mut Output) -
 fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> Result<u8> {
     let mut node = context.node(command.resource())?;
     let request = request(context, command)?;
-    let plan = match planned(&mut node, &request)? {
+    // A shell that stands in the store would hold the mount through us.
+    let _ = std::env::set_current_dir("/");
+    let lock = node.lock(&format!("{} {}", request.name(), command.resource()));
+    let facts = match (&lock, node.facts()) {
+        (Err(_), Err(e)) => return Err(e),
+        (_, facts) => facts?,
+    };
+    let plan = match ha_failover::plan(&facts, node.resource(), &request) {
         Ok(plan) => plan,
         Err(refusal) => {
             let status = output.refused(&refusal);
             return Ok(output.end("refused", status, None));
         }
     };
+    // Without the lock the findings above may still be of use; nothing is done.
+    let _lock = lock?;
     output.plan(&plan);
     if plan.is_empty() {
         return Ok(output.end("done", exit::DONE, None));
     }
-    // A shell that stands in the store would hold the mount through us.
-    let _ = std::env::set_current_dir("/");
-    let _lock = node.lock(&format!("{} {}", request.name(), command.resource()))?;
-    // Planned again under the lock: somebody may have worked on it in between.
-    let plan = match planned(&mut node, &request)? {
-        Ok(again) if again == plan => again,
-        Ok(again) => {
-            output.plan(&again);
-            again
+    let (runnable, facts) = match plan.evidence.clone() {
+        None => {
+            let runnable = plan.ready().map_err(|_| internal("the plan needs evidence and does not say so"))?;
+            (runnable, facts)
         }
-        Err(refusal) => {
-            let status = output.refused(&refusal);
-            return Ok(output.end("refused", status, None));
-        }
-    };
-    if plan.is_empty() {
-        return Ok(output.end("done", exit::DONE, None));
-    }
-    let runnable = match plan.evidence.clone() {
-        None => plan.ready().map_err(|_| internal("the plan needs evidence and does not say so"))?,
         Some(need) => match proved(&mut node, &request, &need.node, output)? {
-            Ok(runnable) => runnable,
+            Ok(proved) => proved,
             Err(status) => return Ok(status),
         },
     };
-    let begun = node.facts()?;
-    node.note(&begun)?;
-    let op = format!("{}-{}", std::process::id(), node.wall());
+    node.note(&facts)?;
+    let op = format!("{}-{}", node.wall(), std::process::id());
     let executor = Executor::new(runnable, op);
     let (outcome, timings) = executor.run(&mut node, &mut |event: &ha_failover::Event| output.step(event))?;
     node.keep_timings(&timings);
@@ -227,18 +220,13 @@ fn internal(text: &str) -> Error {
     Error::new(ha_failover::ErrorKind::Observe, format!("internal: {text}"))
 }
 
-fn planned(node: &mut Node, request: &Request) -> Result<std::result::Result<Plan, ha_failover::Refusal>> {
-    let facts = node.facts()?;
-    Ok(ha_failover::plan(&facts, node.resource(), request))
-}
-
 /// Gets the evidence, then plans again: a link that came back meanwhile makes the verdict worthless.
 fn proved(
     node: &mut Node,
     request: &Request,
     peer: &str,
     output: &mut Output,
-) -> Result<std::result::Result<Runnable, u8>> {
+) -> Result<std::result::Result<(Runnable, Facts), u8>> {
     let begun = Instant::now();
     let mut request = request.clone();
     let Request::Takeover(takeover) = &mut request else {
@@ -256,10 +244,11 @@ fn proved(
     };
     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     output.evidence(peer, &evidence.to_string(), ms);
-    match planned(node, &request)? {
+    let facts = node.facts()?;
+    match ha_failover::plan(&facts, node.resource(), &request) {
         Ok(plan) => plan
             .with_evidence(evidence)
-            .map(Ok)
+            .map(|runnable| Ok((runnable, facts)))
             .map_err(|_| internal("the evidence is about another node")),
         Err(refusal) => {
             let status = output.refused(&refusal);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ha_failover::facts::{Disk, Facts, Role};
-use ha_failover::{Node, Placement, Resource, Result, World};
+use ha_failover::{Error, ErrorKind, Node, Placement, Resource, Result, World};
 use serde_json::json;
 use tools::exit;
 
@@ -24,6 +24,10 @@ pub(crate) fn status(
     let mut entries = Vec::new();
     for resource in wanted {
         let facts = open(&resource.name)?.facts()?;
+        if !facts.privileged {
+            return Err(Error::new(ErrorKind::Permission, "status: only root sees what matters")
+                .remedy("run it as root"));
+        }
         let summary = summary(&facts, resource);
         if output.is_json() {
             entries.push(json!({
