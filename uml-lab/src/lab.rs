@@ -35,12 +35,12 @@ pub struct Lab {
     inner: Arc<Inner>,
 }
 
-/// Everything handles and threads share. Threads hold it, so its end is
-/// [`Lab::drop`], not the last reference.
+/// Everything handles and threads share. Threads own it and handles do not, so
+/// it ends with [`Lab::drop`], which ends the threads.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) machines: Vec<Machine>,
-    cables: Vec<Cable>,
+    pub(crate) machines: Vec<Arc<Machine>>,
+    cables: Vec<Arc<Cable>>,
     pub(crate) switch: Switch,
     pub(crate) keeper: Keeper,
     pub(crate) kernel: PathBuf,
@@ -83,13 +83,13 @@ impl Lab {
         for (n, (name, node)) in builder.nodes.iter().enumerate() {
             let dir = run_dir.join(name);
             let ports = plan.node_ports[n].clone();
-            let machine = Machine::prepare(name, n, dir, node, ports, &software, &program)
+            let machine = Machine::prepare(name, dir, node, ports, &software, &program)
                 .map_err(|error| error.node(name))?;
-            machines.push(machine);
+            machines.push(Arc::new(machine));
         }
         let inner = Arc::new(Inner {
             machines,
-            cables: plan.cables,
+            cables: plan.cables.into_iter().map(Arc::new).collect(),
             switch,
             keeper,
             kernel: software.kernel,
@@ -136,7 +136,7 @@ impl Lab {
     }
 
     fn node_at(&self, index: usize) -> Node {
-        Node::new(Arc::clone(&self.inner), index)
+        Node::new(&self.inner, index)
     }
 
     /// Returns a handle of a node.
@@ -181,7 +181,7 @@ impl Lab {
             .iter()
             .position(|cable| cable.name == name)
         {
-            Some(index) => Wire::new(Arc::clone(&self.inner), index),
+            Some(index) => Wire::new(&self.inner, Arc::clone(&self.inner.cables[index])),
             None => panic!("the lab has no wire named {name:?}"),
         }
     }
@@ -212,10 +212,6 @@ impl Inner {
         self.machines
             .iter()
             .position(|machine| machine.name == name)
-    }
-
-    pub(crate) fn cable(&self, index: usize) -> &Cable {
-        &self.cables[index]
     }
 
     /// Starts a thread that ends with the lab.
@@ -346,7 +342,8 @@ pub fn prerequisites() -> Result<()> {
             .any(|dir| Path::new(dir).join(name).is_file())
     };
     let base = kernel && packages::installed("kmod");
-    if !base && !(in_path("apt-get") && in_path("dpkg-deb")) {
+    let obtainable = in_path("apt-get") && in_path("dpkg-deb");
+    if !base && !obtainable {
         return missing(
             "no user-mode kernel: neither the packages user-mode-linux and kmod, nor apt-get \
              and dpkg-deb to unpack them",
@@ -391,7 +388,7 @@ impl Plan {
                 };
                 let port = plan.port_wires.len();
                 plan.port_wires.push(wire);
-                cable.ports.push((index, port));
+                cable.ports.push((node.clone(), port));
                 let number = u16::try_from(port).unwrap_or(u16::MAX).to_be_bytes();
                 let wire = u8::try_from(wire).unwrap_or(u8::MAX);
                 plan.node_ports[index].push(PortPlan {

@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::builder::{Disk, NodeBuilder, parse_size};
@@ -32,8 +32,8 @@ const CONSOLE_LINES: usize = 25;
 /// A handle: clones are the same node. It does not keep the lab alive.
 #[derive(Clone, Debug)]
 pub struct Node {
-    lab: Arc<Inner>,
-    index: usize,
+    lab: Weak<Inner>,
+    machine: Arc<Machine>,
 }
 
 /// What the lab knows of a node.
@@ -76,14 +76,12 @@ impl Machine {
     /// Makes the node's directory.
     pub(crate) fn prepare(
         name: &str,
-        index: usize,
         dir: PathBuf,
         node: &NodeBuilder,
         ports: Vec<PortPlan>,
         software: &Software,
         program: &Path,
     ) -> Result<Self> {
-        let _ = index;
         for sub in ["boot/m", "boot/dev", "share", "keep", "mem"] {
             make_dir(&dir.join(sub))?;
         }
@@ -240,12 +238,25 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 impl Node {
-    pub(crate) fn new(lab: Arc<Inner>, index: usize) -> Self {
-        Node { lab, index }
+    pub(crate) fn new(lab: &Arc<Inner>, index: usize) -> Self {
+        Node {
+            lab: Arc::downgrade(lab),
+            machine: Arc::clone(&lab.machines[index]),
+        }
+    }
+
+    /// The lab, while there is one.
+    fn lab(&self, step: &str) -> Result<Arc<Inner>> {
+        let lab = self.lab.upgrade();
+        lab.filter(|lab| !lab.closed.load(Ordering::SeqCst))
+            .ok_or_else(|| {
+                self.error(ErrorKind::NodeDown, step)
+                    .detail("the lab is over")
+            })
     }
 
     fn machine(&self) -> &Machine {
-        &self.lab.machines[self.index]
+        &self.machine
     }
 
     /// Returns the node's name.
@@ -339,11 +350,7 @@ impl Node {
     /// Starts the kernel.
     pub(crate) fn begin_boot(&self) -> Result<()> {
         let machine = self.machine();
-        if self.lab.closed.load(Ordering::SeqCst) {
-            return Err(self
-                .error(ErrorKind::NodeDown, "boot")
-                .detail("the lab is over"));
-        }
+        let lab = self.lab("boot")?;
         if !matches!(machine.state().phase, Phase::Off(_)) {
             return Err(self
                 .error(ErrorKind::Invalid, "boot")
@@ -363,49 +370,48 @@ impl Node {
         let _ = fs::remove_dir_all(machine.dir.join("uml"));
         let (ours, theirs) = UnixStream::pair().map_err(|error| fail("make the channel", error))?;
         let (link, receiver) = Link::new(self.name(), ours, Arc::clone(&machine.share));
-        let boot = self.lab.next_boot.fetch_add(1, Ordering::Relaxed);
+        let boot = lab.next_boot.fetch_add(1, Ordering::Relaxed);
         {
             let mut state = machine.state();
             state.boot = boot;
             state.phase = Phase::Booting;
             state.link = Some(Arc::clone(&link));
         }
-        let lab = Arc::clone(&self.lab);
         let writer = Arc::clone(&link);
-        let started = self
-            .lab
+        let started = lab
             .thread("writer", move || writer.write(&receiver))
             .and_then(|()| {
-                let node = Node::new(lab, self.index);
-                self.lab.thread("reader", move || {
+                let node = self.clone();
+                let lab_of_reader = Arc::clone(&lab);
+                lab.thread("reader", move || {
                     let why = link.read(|message| node.hear(boot, &link, message));
                     // The keeper knows better why, if the kernel died.
                     std::thread::sleep(Duration::from_millis(100));
-                    node.machine().off(&node.lab, Some(boot), &why);
+                    node.machine().off(&lab_of_reader, Some(boot), &why);
                 })
             });
         if let Err(error) = started {
-            machine.off(&self.lab, Some(boot), "its threads did not start");
+            machine.off(&lab, Some(boot), "its threads did not start");
             return Err(error.node(self.name()));
         }
         for port in &machine.ports {
-            self.lab.switch.set_link(port.port, true);
+            lab.switch.set_link(port.port, true);
         }
         let mut beside: Vec<BorrowedFd<'_>> = vec![console.as_fd(), theirs.as_fd()];
         beside.extend(
             machine
                 .ports
                 .iter()
-                .map(|port| self.lab.switch.node_end(port.port)),
+                .map(|port| lab.switch.node_end(port.port)),
         );
-        let launched = self.lab.keeper.launch(self.start_message(boot), &beside);
+        let launched = lab.keeper.launch(self.start_message(&lab, boot), &beside);
         launched.map(drop).map_err(|error| {
-            machine.off(&self.lab, Some(boot), "its kernel did not start");
+            machine.off(&lab, Some(boot), "its kernel did not start");
             error.node(self.name())
         })
     }
 
-    fn start_message(&self, boot: u32) -> Start {
+    fn start_message(&self, lab: &Inner, boot: u32) -> Start {
         let machine = self.machine();
         let mut env = vec![(b"PATH".to_vec(), PATH.as_bytes().to_vec())];
         let confine = nix::unistd::geteuid().is_root().then(|| {
@@ -419,7 +425,7 @@ impl Node {
         });
         Start {
             id: boot,
-            argv: machine.command_line(&self.lab.kernel),
+            argv: machine.command_line(&lab.kernel),
             env,
             cwd: bytes(&machine.dir),
             confine,
@@ -428,8 +434,9 @@ impl Node {
 
     /// Waits until the node is ready.
     pub(crate) fn finish_boot(&self) -> Result<()> {
+        let lab = self.lab("boot")?;
         let machine = self.machine();
-        let until = Instant::now() + self.lab.boot_deadline;
+        let until = Instant::now() + lab.boot_deadline;
         let mut state = machine.state();
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -438,7 +445,7 @@ impl Node {
                 Phase::Off(why) => Some(why.clone()),
                 Phase::Booting | Phase::SettingUp if left.is_zero() => Some(format!(
                     "not ready after {:?}, {}",
-                    self.lab.boot_deadline,
+                    lab.boot_deadline,
                     if state.phase == Phase::Booting {
                         "the kernel did not start its first program"
                     } else {
@@ -451,8 +458,8 @@ impl Node {
                 let boot = state.boot;
                 drop(state);
                 // Killed even if it ended: what is left of it goes too.
-                let _ = self.lab.keeper.kill(boot);
-                machine.off(&self.lab, Some(boot), &why);
+                let _ = lab.keeper.kill(boot);
+                machine.off(&lab, Some(boot), &why);
                 return Err(self
                     .error(ErrorKind::Boot, "boot")
                     .detail(why)
@@ -499,17 +506,20 @@ impl Node {
     fn answer_power(&self, link: &Arc<Link>, id: u32, verb: &[u8], name: &[u8]) {
         let verb = String::from_utf8_lossy(verb).into_owned();
         let name = String::from_utf8_lossy(name).into_owned();
-        let lab = Arc::clone(&self.lab);
+        let Ok(lab) = self.lab("power switch") else {
+            return;
+        };
+        let lab_of_switch = Arc::clone(&lab);
         let link = Arc::clone(link);
         let work = move || {
-            let (code, text) = power(&lab, &verb, &name);
+            let (code, text) = power(&lab_of_switch, &verb, &name);
             link.send(&ToNode::PowerReply {
                 id,
                 code,
                 text: text.into_bytes(),
             });
         };
-        if let Err(error) = self.lab.thread("power", work) {
+        if let Err(error) = lab.thread("power", work) {
             eprintln!("uml-lab: power switch: {error}");
         }
     }
@@ -520,13 +530,15 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Host`] if the keeper is gone.
+    /// [`ErrorKind::NodeDown`] if the lab is over, [`ErrorKind::Host`] if the
+    /// keeper is gone.
     pub fn kill(&self) -> Result<()> {
+        let lab = self.lab("kill")?;
         let machine = self.machine();
         let _turn = machine.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let boot = machine.state().boot;
-        let killed = self.lab.keeper.kill(boot);
-        machine.off(&self.lab, Some(boot), "it was killed");
+        let killed = lab.keeper.kill(boot);
+        machine.off(&lab, Some(boot), "it was killed");
         killed.map_err(|error| error.node(self.name()))
     }
 
@@ -767,7 +779,7 @@ fn power(lab: &Arc<Inner>, verb: &str, name: &str) -> (u8, String) {
     let Some(index) = lab.find(name) else {
         return (1, format!("no node named {name:?}"));
     };
-    let node = Node::new(Arc::clone(lab), index);
+    let node = Node::new(lab, index);
     let result = match verb {
         "status" => {
             let off = matches!(node.machine().state().phase, Phase::Off(_));

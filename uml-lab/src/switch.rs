@@ -211,9 +211,8 @@ impl Switch {
                 continue;
             }
             *state.carried.entry((from, n)).or_default() += 1;
-            if !state.waiting[n].is_empty() {
-                enqueue(&mut state.waiting[n], from, frame);
-            } else if self.deliver(n, frame).is_err() {
+            // Behind those that wait already, or frames would overtake.
+            if !state.waiting[n].is_empty() || self.deliver(n, frame).is_err() {
                 enqueue(&mut state.waiting[n], from, frame);
             }
         }

@@ -1,6 +1,6 @@
 //! A wire, as a test holds it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::lab::Inner;
 
@@ -10,20 +10,23 @@ use crate::lab::Inner;
 /// A cut is not seen as link loss in the node: frames just do not arrive.
 #[derive(Clone, Debug)]
 pub struct Wire {
-    lab: Arc<Inner>,
-    index: usize,
+    lab: Weak<Inner>,
+    cable: Arc<Cable>,
 }
 
-/// Who is connected: pairs of node and port.
+/// Who is connected: names of nodes, and their ports of the switch.
 #[derive(Debug)]
 pub(crate) struct Cable {
     pub(crate) name: String,
-    pub(crate) ports: Vec<(usize, usize)>,
+    pub(crate) ports: Vec<(String, usize)>,
 }
 
 impl Wire {
-    pub(crate) fn new(lab: Arc<Inner>, index: usize) -> Self {
-        Wire { lab, index }
+    pub(crate) fn new(lab: &Arc<Inner>, cable: Arc<Cable>) -> Self {
+        Wire {
+            lab: Arc::downgrade(lab),
+            cable,
+        }
     }
 
     /// Cuts the direction from one node to another. On return no frame sent
@@ -62,8 +65,13 @@ impl Wire {
     /// If a node is not on this wire.
     #[must_use]
     pub fn is_cut(&self, from: &str, to: &str) -> bool {
-        let mut pairs = self.pairs(from, to);
-        pairs.all(|(from, to)| self.lab.switch.policy(from, to).cut)
+        let pairs = self.pairs(from, to);
+        let lab = self.lab.upgrade();
+        lab.is_some_and(|lab| {
+            pairs
+                .iter()
+                .all(|(from, to)| lab.switch.policy(*from, *to).cut)
+        })
     }
 
     /// Returns how many frames went from one node to another so far.
@@ -73,36 +81,45 @@ impl Wire {
     /// If a node is not on this wire.
     #[must_use]
     pub fn carried(&self, from: &str, to: &str) -> u64 {
-        self.pairs(from, to)
-            .map(|(from, to)| self.lab.switch.carried(from, to))
+        let pairs = self.pairs(from, to);
+        let Some(lab) = self.lab.upgrade() else {
+            return 0;
+        };
+        pairs
+            .iter()
+            .map(|(from, to)| lab.switch.carried(*from, *to))
             .sum()
     }
 
     fn set(&self, from: &str, to: &str, cut: bool) {
-        for (from, to) in self.pairs(from, to) {
-            self.lab
-                .switch
-                .set_policy(from, to, |policy| policy.cut = cut);
-        }
+        self.set_pairs(&self.pairs(from, to), cut);
     }
 
     fn set_all(&self, cut: bool) {
-        let ports = &self.lab.cable(self.index).ports;
-        for (_, from) in ports {
-            for (_, to) in ports.iter().filter(|(_, to)| to != from) {
-                self.lab
-                    .switch
-                    .set_policy(*from, *to, |policy| policy.cut = cut);
+        let ports = || self.cable.ports.iter().map(|(_, port)| *port);
+        let pairs: Vec<_> = ports()
+            .flat_map(|from| ports().map(move |to| (from, to)))
+            .filter(|(from, to)| from != to)
+            .collect();
+        self.set_pairs(&pairs, cut);
+    }
+
+    /// Without a lab there is nothing to cut.
+    fn set_pairs(&self, pairs: &[(usize, usize)], cut: bool) {
+        if let Some(lab) = self.lab.upgrade() {
+            for (from, to) in pairs {
+                lab.switch.set_policy(*from, *to, |policy| policy.cut = cut);
             }
         }
     }
 
-    fn pairs(&self, from: &str, to: &str) -> impl Iterator<Item = (usize, usize)> {
+    fn pairs(&self, from: &str, to: &str) -> Vec<(usize, usize)> {
         let to = self.ports(to);
         self.ports(from)
             .into_iter()
-            .flat_map(move |from| to.clone().into_iter().map(move |to| (from, to)))
+            .flat_map(|from| to.iter().map(move |to| (from, *to)))
             .filter(|(from, to)| from != to)
+            .collect()
     }
 
     #[allow(
@@ -110,15 +127,15 @@ impl Wire {
         reason = "a name fixed in the caller's code, as with an index"
     )]
     fn ports(&self, node: &str) -> Vec<usize> {
-        let cable = self.lab.cable(self.index);
-        let ports: Vec<usize> = cable
+        let ports: Vec<usize> = self
+            .cable
             .ports
             .iter()
-            .filter(|(index, _)| self.lab.machines[*index].name == node)
+            .filter(|(name, _)| name == node)
             .map(|(_, port)| *port)
             .collect();
         if ports.is_empty() {
-            panic!("node {node:?} is not on the wire {}", cable.name);
+            panic!("node {node:?} is not on the wire {}", self.cable.name);
         }
         ports
     }

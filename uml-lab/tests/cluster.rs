@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use uml_lab::{Command, ErrorKind, Lab, Node};
+use uml_lab::{ErrorKind, Lab, Node};
 
 #[test]
 fn cluster() {

@@ -14,7 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{launch, sys};
+use super::launch::{self, Kernel};
+use super::sys;
 use crate::protocol::{FromKeeper, MAX_MESSAGE, Message, ToKeeper};
 
 pub(crate) fn main(run_dir: &Path) -> i32 {
@@ -30,10 +31,10 @@ pub(crate) fn main(run_dir: &Path) -> i32 {
     ] {
         sys::ignore_signal(signal);
     }
-    match Keeper::new().and_then(Keeper::work) {
-        Ok(()) => {}
-        Err(error) => eprintln!("keeper: {error}"),
+    if let Err(error) = Keeper::new().and_then(Keeper::work) {
+        eprintln!("keeper: {error}");
     }
+    // The kernels are gone; this is for what got away from them.
     kill_children();
     // The lock file proves that this is a run directory and not something else
     // somebody passed by mistake.
@@ -46,7 +47,7 @@ pub(crate) fn main(run_dir: &Path) -> i32 {
 struct Keeper {
     lab: OwnedFd,
     signals: fs::File,
-    nodes: BTreeMap<u32, i32>,
+    nodes: BTreeMap<u32, Kernel>,
     /// Keeps the run directory locked as long as this process lives.
     lock: Option<OwnedFd>,
 }
@@ -56,7 +57,7 @@ impl Keeper {
         sys::close_from(3)?;
         sys::adopt_orphans()?;
         std::env::set_current_dir("/")?;
-        let signals = sys::signal_fd(sys::SIGCHLD)?.into();
+        let signals = sys::signal_fd(&[sys::SIGCHLD])?.into();
         // SAFETY: descriptor 0 is the socket the lab passed; nothing in this
         // process reads standard input.
         let lab = unsafe { sys::inherited(0) };
@@ -97,12 +98,10 @@ impl Keeper {
                 ToKeeper::Start(start) => {
                     let id = start.id;
                     let answer = match launch::launch(&start, &beside) {
-                        Ok(pid) => {
-                            self.nodes.insert(id, pid);
-                            FromKeeper::Started {
-                                id,
-                                pid: pid.unsigned_abs(),
-                            }
+                        Ok(kernel) => {
+                            let pid = kernel.main.unsigned_abs();
+                            self.nodes.insert(id, kernel);
+                            FromKeeper::Started { id, pid }
                         }
                         Err(failed) => FromKeeper::NotStarted {
                             id,
@@ -113,8 +112,8 @@ impl Keeper {
                     self.tell(&answer);
                 }
                 ToKeeper::Kill { id } => {
-                    if let Some(pid) = self.nodes.remove(&id) {
-                        kill_group(pid);
+                    if let Some(kernel) = self.nodes.remove(&id) {
+                        kill_kernel(&kernel);
                     }
                     self.tell(&FromKeeper::Killed { id });
                 }
@@ -130,28 +129,38 @@ impl Keeper {
 
     fn reap(&mut self) {
         while let Some(Some((pid, status))) = sys::reap(-1, false) {
-            let node = self
-                .nodes
-                .iter()
-                .find(|(_, node)| **node == pid)
-                .map(|(id, _)| *id);
-            if let Some(id) = node {
-                self.nodes.remove(&id);
-                kill_group(pid);
-                self.tell(&FromKeeper::Exited { id, status });
+            let mut nodes = self.nodes.iter();
+            let node = nodes.find(|(_, kernel)| kernel.guard == pid);
+            let Some(id) = node.map(|(id, _)| *id) else {
+                continue;
+            };
+            if let Some(kernel) = self.nodes.remove(&id) {
+                kill_kernel(&kernel);
             }
+            self.tell(&FromKeeper::Exited { id, status });
         }
     }
 }
 
-/// Kills a kernel with all its helper processes, and waits until all are gone.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        for kernel in self.nodes.values() {
+            kill_kernel(kernel);
+        }
+    }
+}
+
+/// Kills a kernel with its guard and all its helper processes, and waits until
+/// all are gone.
 ///
-/// Helpers become children of this process when the kernel dies before them
-/// (it is a subreaper), so waiting for the group to be empty is possible.
-fn kill_group(leader: i32) {
+/// They become children of this process when their parents die before them (it
+/// is a subreaper), so waiting for the group to be empty is possible.
+fn kill_kernel(kernel: &Kernel) {
     // An error means that none is left.
-    let _ = sys::send_signal(-leader, sys::SIGKILL);
-    while let Some(Some(_)) = sys::reap(-leader, true) {}
+    let _ = sys::send_signal(-kernel.main, sys::SIGKILL);
+    let _ = sys::send_signal(kernel.guard, sys::SIGKILL);
+    while let Some(Some(_)) = sys::reap(kernel.guard, true) {}
+    while let Some(Some(_)) = sys::reap(-kernel.main, true) {}
 }
 
 /// Kills and reaps every child, whatever group it is in.

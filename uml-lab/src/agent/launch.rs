@@ -18,46 +18,160 @@ pub(crate) struct Failed {
     pub(crate) errno: i32,
 }
 
-/// Starts a kernel and returns its process id, also its process group.
+/// A started kernel.
+pub(crate) struct Kernel {
+    /// Child of the keeper; ends as the kernel ends.
+    pub(crate) guard: i32,
+    /// The kernel's main process, also its process group.
+    pub(crate) main: i32,
+}
+
+/// Starts a kernel under a guard.
 ///
 /// `beside` becomes descriptor 3 and up in the kernel, except the first, the
 /// console, which becomes 1 and 2.
-pub(crate) fn launch(start: &Start, beside: &[OwnedFd]) -> std::result::Result<i32, Failed> {
+pub(crate) fn launch(start: &Start, beside: &[OwnedFd]) -> std::result::Result<Kernel, Failed> {
     let fail = |step: &str, error: &Error| Failed {
         step: step.into(),
         errno: sys::errno(error),
     };
     let (report_read, report_write) = sys::pipe().map_err(|error| fail("pipe", &error))?;
     let keeper = std::process::id().cast_signed();
-    match sys::fork_process().map_err(|error| fail("fork", &error))? {
-        Fork::Child => {
-            let failed = become_kernel(start, beside, report_write.as_raw_fd(), keeper);
-            let text = [&failed.errno.to_le_bytes(), failed.step.as_bytes()].concat();
-            let _ = File::from(report_write).write_all(&text);
+    let guard = match sys::fork_process().map_err(|error| fail("fork", &error))? {
+        Fork::Child => stand_guard(start, beside, report_write, keeper),
+        Fork::Parent(guard) => guard,
+    };
+    drop(report_write);
+    let mut report = Vec::new();
+    let read = File::from(report_read).read_to_end(&mut report);
+    let read = read.map_err(|error| fail("read the report of the launcher", &error));
+    match read.and_then(|_| Report::read(&report)) {
+        Ok(main) => Ok(Kernel { guard, main }),
+        Err(failed) => {
+            // It ends by itself, or has ended.
+            let _ = sys::send_signal(guard, sys::SIGKILL);
+            sys::reap(guard, true);
+            Err(failed)
+        }
+    }
+}
+
+/// What guard and kernel write into the report pipe, in any order.
+enum Report {
+    Started(i32),
+    Failed(Failed),
+}
+
+impl Report {
+    fn write(&self, to: &mut impl Write) {
+        let (number, text) = match self {
+            Report::Started(pid) => (*pid, ""),
+            Report::Failed(failed) => (failed.errno, failed.step.as_str()),
+        };
+        let length = u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
+        let tag = [u8::from(matches!(self, Report::Failed(_)))];
+        let record = [&tag[..], &number.to_le_bytes(), &length, text.as_bytes()].concat();
+        // Nobody is left to tell if the keeper is gone.
+        let _ = to.write_all(&record);
+    }
+
+    /// The kernel's process id, unless there is a failure. The pipe was closed
+    /// by exec, so no failure means success.
+    fn read(mut bytes: &[u8]) -> std::result::Result<i32, Failed> {
+        let mut main = None;
+        while let Some(([tag, a, b, c, d], rest)) = bytes.split_first_chunk::<5>() {
+            let number = i32::from_le_bytes([*a, *b, *c, *d]);
+            let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+                break;
+            };
+            let length = u32::from_le_bytes(*length) as usize;
+            let text = rest.get(..length).unwrap_or(rest);
+            if *tag == 1 {
+                return Err(Failed {
+                    step: String::from_utf8_lossy(text).into_owned(),
+                    errno: number,
+                });
+            }
+            main = Some(number);
+            bytes = rest.get(length..).unwrap_or_default();
+        }
+        main.ok_or_else(|| Failed {
+            step: "the launcher ended without a word".into(),
+            errno: sys::EPROTO,
+        })
+    }
+}
+
+/// The guard's process: forks the kernel and waits for its end.
+///
+/// A kernel whose main process is killed leaves its helpers running, and the
+/// node's programs among them, no longer held by anyone. The keeper kills the
+/// whole group; should the keeper itself be killed, the guard does.
+fn stand_guard(start: &Start, beside: &[OwnedFd], report: OwnedFd, keeper: i32) -> ! {
+    let mut report = File::from(report);
+    let fail = |report: &mut File, step: &str, error: &Error| {
+        let step = step.to_owned();
+        Report::Failed(Failed {
+            step,
+            errno: sys::errno(error),
+        })
+        .write(report);
+        sys::exit_now(127)
+    };
+    if let Err(error) = sys::die_with_parent(sys::SIGUSR1) {
+        fail(&mut report, "ask to hear of the keeper's death", &error);
+    }
+    let guard = std::process::id().cast_signed();
+    match sys::fork_process() {
+        Err(error) => fail(&mut report, "fork", &error),
+        Ok(Fork::Child) => {
+            let failed = become_kernel(start, beside, report.as_raw_fd(), guard);
+            Report::Failed(failed).write(&mut report);
             sys::exit_now(127)
         }
-        Fork::Parent(pid) => {
-            drop(report_write);
-            let mut report = Vec::new();
-            let read = File::from(report_read).read_to_end(&mut report);
-            read.map_err(|error| fail("read the report of the launcher", &error))?;
-            match report.split_first_chunk::<4>() {
-                // The pipe closed by exec, without a word.
-                None => Ok(pid),
-                Some((errno, step)) => {
-                    sys::reap(pid, true);
-                    Err(Failed {
-                        step: String::from_utf8_lossy(step).into_owned(),
-                        errno: i32::from_le_bytes(*errno),
-                    })
+        Ok(Fork::Parent(kernel)) => {
+            Report::Started(kernel).write(&mut report);
+            drop(report);
+            let watched = watch(kernel, keeper);
+            // An error means that none is left.
+            let _ = sys::send_signal(-kernel, sys::SIGKILL);
+            match watched {
+                Ok(status) => sys::end_like(status),
+                Err(_) => {
+                    // It may not lead a group yet.
+                    let _ = sys::send_signal(kernel, sys::SIGKILL);
+                    sys::exit_now(1)
                 }
             }
         }
     }
 }
 
-fn become_kernel(start: &Start, beside: &[OwnedFd], report: RawFd, keeper: i32) -> Failed {
-    match try_become_kernel(start, beside, report, keeper) {
+/// Waits for the kernel's end, or fails when the keeper has ended.
+fn watch(kernel: i32, keeper: i32) -> Result<i32> {
+    let mut signals = File::from(sys::signal_fd(&[sys::SIGCHLD, sys::SIGUSR1])?);
+    // The report pipe is closed, and nobody waits for the kernel's channels.
+    let keep = signals.as_raw_fd();
+    sys::close_all_but(keep)?;
+    // The keeper may have ended before this process asked to be told.
+    while sys::parent() == keeper {
+        if let Some(Some((_, status))) = sys::reap(kernel, false) {
+            return Ok(status);
+        }
+        let mut fds = [sys::PollFd {
+            fd: keep,
+            events: sys::POLLIN,
+            revents: 0,
+        }];
+        sys::poll_fds(&mut fds, -1)?;
+        // What happened is asked above.
+        let _ = signals.read(&mut [0; 1024]);
+    }
+    Err(Error::other("the keeper is gone"))
+}
+
+fn become_kernel(start: &Start, beside: &[OwnedFd], report: RawFd, guard: i32) -> Failed {
+    match try_become_kernel(start, beside, report, guard) {
         Ok(never) => match never {},
         Err(failed) => failed,
     }
@@ -69,7 +183,7 @@ fn try_become_kernel(
     start: &Start,
     beside: &[OwnedFd],
     report: RawFd,
-    keeper: i32,
+    guard: i32,
 ) -> std::result::Result<Never, Failed> {
     fn at<T>(step: &str, result: Result<T>) -> std::result::Result<T, Failed> {
         result.map_err(|error| Failed {
@@ -78,10 +192,13 @@ fn try_become_kernel(
         })
     }
     at("setsid", sys::new_session())?;
-    at("ask to die with the keeper", sys::die_with_parent())?;
-    if sys::parent() != keeper {
+    at(
+        "ask to die with the guard",
+        sys::die_with_parent(sys::SIGKILL),
+    )?;
+    if sys::parent() != guard {
         return Err(Failed {
-            step: "the keeper is gone".into(),
+            step: "the guard is gone".into(),
             errno: sys::EPERM,
         });
     }
@@ -115,7 +232,7 @@ fn try_become_kernel(
     let report_fd = RawFd::try_from(report_at).unwrap_or(RawFd::MAX);
     // SAFETY: the descriptor was just placed there and has no other owner.
     let mut report = unsafe { File::from(sys::inherited(report_fd)) };
-    let failed = match sys::close_on_exec(report.as_fd()) {
+    let (step, error) = match sys::close_on_exec(report.as_fd()) {
         Err(error) => ("mark the report pipe".to_owned(), error),
         Ok(()) => {
             let env: Vec<Vec<u8>> = start
@@ -129,8 +246,8 @@ fn try_become_kernel(
         }
     };
     // The descriptor the caller knows is closed by now.
-    let text = [&sys::errno(&failed.1).to_le_bytes(), failed.0.as_bytes()].concat();
-    let _ = report.write_all(&text);
+    let errno = sys::errno(&error);
+    Report::Failed(Failed { step, errno }).write(&mut report);
     sys::exit_now(127)
 }
 
@@ -257,7 +374,37 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
     use super::*;
+
+    #[test]
+    fn reports_come_in_any_order() {
+        let failed = || {
+            let step = "execute it".to_owned();
+            Report::Failed(Failed { step, errno: 13 })
+        };
+        let mut success = Vec::new();
+        Report::Started(77).write(&mut success);
+        assert_eq!(Report::read(&success).ok(), Some(77));
+        for started_first in [true, false] {
+            let mut bytes = Vec::new();
+            if started_first {
+                Report::Started(77).write(&mut bytes);
+            }
+            failed().write(&mut bytes);
+            if !started_first {
+                Report::Started(77).write(&mut bytes);
+            }
+            let failed = Report::read(&bytes).err().unwrap();
+            assert_eq!((failed.step.as_str(), failed.errno), ("execute it", 13));
+        }
+        assert_eq!(Report::read(&[]).err().unwrap().errno, sys::EPROTO);
+        assert_eq!(
+            Report::read(&success[..7]).err().unwrap().errno,
+            sys::EPROTO
+        );
+    }
 
     #[test]
     fn mount_points_are_unescaped() {

@@ -114,7 +114,7 @@ impl Server {
             incoming: Deframer::default(),
             unacknowledged: 0,
             outgoing: Vec::new(),
-            signals: File::from(sys::signal_fd(sys::SIGCHLD)?),
+            signals: File::from(sys::signal_fd(&[sys::SIGCHLD])?),
             listener,
             programs: BTreeMap::new(),
             leftovers: Vec::new(),

@@ -30,9 +30,11 @@ pub(crate) const SIGHUP: c_int = 1;
 pub(crate) const SIGINT: c_int = 2;
 pub(crate) const SIGQUIT: c_int = 3;
 pub(crate) const SIGKILL: c_int = 9;
+pub(crate) const SIGUSR1: c_int = 10;
 pub(crate) const SIGPIPE: c_int = 13;
 pub(crate) const SIGTERM: c_int = 15;
 pub(crate) const SIGCHLD: c_int = 17;
+const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 const SIG_BLOCK: c_int = 0;
 const SIG_SETMASK: c_int = 2;
@@ -342,9 +344,10 @@ pub(crate) fn parent() -> i32 {
     unsafe { getppid() }
 }
 
-pub(crate) fn die_with_parent() -> Result<()> {
+/// Asks for a signal when the parent ends.
+pub(crate) fn die_with_parent(signal: c_int) -> Result<()> {
     // SAFETY: takes integers only.
-    check(unsafe { prctl(PR_SET_PDEATHSIG, SIGKILL as c_ulong) }).map(drop)
+    check(unsafe { prctl(PR_SET_PDEATHSIG, signal as c_ulong) }).map(drop)
 }
 
 pub(crate) fn adopt_orphans() -> Result<()> {
@@ -473,16 +476,30 @@ pub(crate) fn ignore_signal(number: c_int) {
     unsafe { signal(number, SIG_IGN) };
 }
 
-/// Blocks a signal and returns a descriptor that becomes readable by it.
-pub(crate) fn signal_fd(number: c_int) -> Result<OwnedFd> {
+/// Blocks signals and returns a descriptor that becomes readable by them.
+pub(crate) fn signal_fd(numbers: &[c_int]) -> Result<OwnedFd> {
     let mut set = SigSet([0; 16]);
-    set.0[0] = 1 << (number - 1);
+    for number in numbers {
+        set.0[0] |= 1 << (number - 1);
+    }
     // SAFETY: `set` is a local of glibc's size; no old mask is asked for.
     check(unsafe { sigprocmask(SIG_BLOCK, &raw const set, std::ptr::null_mut()) })?;
     // SAFETY: as above; -1 asks for a new descriptor.
     let fd = check(unsafe { signalfd(-1, &raw const set, SFD_CLOEXEC | SFD_NONBLOCK) })?;
     // SAFETY: the descriptor was just made and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Ends this process as another ended, by its wait status.
+pub(crate) fn end_like(status: i32) -> ! {
+    let number = status & 0x7f;
+    if number != 0 {
+        unblock_signals();
+        // SAFETY: the default action is no code of ours.
+        unsafe { signal(number, SIG_DFL) };
+        let _ = send_signal(std::process::id().cast_signed(), number);
+    }
+    exit_now(status >> 8 & 0xff)
 }
 
 pub(crate) fn unblock_signals() {
@@ -561,6 +578,16 @@ pub(crate) fn close_from(first: c_uint) -> Result<()> {
     // SAFETY: takes integers only; the callers own no descriptor from `first`
     // on that they use afterwards.
     check_long(unsafe { syscall(SYS_CLOSE_RANGE, first, c_uint::MAX, 0 as c_uint) }).map(drop)
+}
+
+/// Closes all descriptors but one; the caller uses no other afterwards.
+pub(crate) fn close_all_but(keep: RawFd) -> Result<()> {
+    let keep = keep.unsigned_abs();
+    if keep > 0 {
+        // SAFETY: takes integers only; see the promise above.
+        check_long(unsafe { syscall(SYS_CLOSE_RANGE, 0 as c_uint, keep - 1, 0 as c_uint) })?;
+    }
+    close_from(keep + 1)
 }
 
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
