@@ -49,7 +49,16 @@ mod tests {
             assert_eq!(parse(text).map(show).as_deref(), Ok(text));
         }
         assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "30", "3.5s", "-1s", "99999999999999999999s", "18446744073709551615h", "3 s"] {
+        for wrong in [
+            "",
+            "s",
+            "30",
+            "3.5s",
+            "-1s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "3 s",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

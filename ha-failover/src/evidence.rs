@@ -52,11 +52,11 @@ impl Attestation {
     /// journal afterwards must learn something from it.
     pub fn new(text: &str) -> Result<Self> {
         if text.split_whitespace().count() < 2 {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("`{text}` says nothing"),
-            )
-            .remedy("write who says so and why, e.g. \"Ann: pulled both power cords of node1\""));
+            return Err(
+                Error::new(ErrorKind::Usage, format!("`{text}` says nothing")).remedy(
+                    "write who says so and why, e.g. \"Ann: pulled both power cords of node1\"",
+                ),
+            );
         }
         Ok(Attestation(text.trim().to_owned()))
     }
@@ -290,7 +290,11 @@ mod tests {
         let off = format!("echo $0 > {}", flag.display());
         let evidence = FenceEvidence::obtain(&mut agent(&status, &off), "node1").unwrap();
         assert!(!evidence.is_attested());
-        assert!(evidence.to_string().starts_with("node1 was on, switched off by"));
+        assert!(
+            evidence
+                .to_string()
+                .starts_with("node1 was on, switched off by")
+        );
         assert_eq!(std::fs::read_to_string(&flag).unwrap(), "node1\n");
 
         // An agent that lies: says it did, and the node stays on.
@@ -298,7 +302,10 @@ mod tests {
         assert!(lie.to_string().contains("reads back as on"), "{lie}");
         // One that cannot tell.
         let shrug = FenceEvidence::obtain(&mut agent("exit 1", "exit 0"), "node1").unwrap_err();
-        assert!(shrug.to_string().contains("unknown (exit status 1)"), "{shrug}");
+        assert!(
+            shrug.to_string().contains("unknown (exit status 1)"),
+            "{shrug}"
+        );
         // One that fails.
         assert!(FenceEvidence::obtain(&mut agent("exit 2", "exit 1"), "node1").is_err());
     }

@@ -170,7 +170,11 @@ impl Executor {
     ///
     /// When the journal cannot be written; nothing further is done then, and a
     /// rerun carries on by observing.
-    pub fn run(mut self, world: &mut dyn World, observer: &mut dyn Observer) -> Result<(Outcome, Vec<(String, u64)>)> {
+    pub fn run(
+        mut self,
+        world: &mut dyn World,
+        observer: &mut dyn Observer,
+    ) -> Result<(Outcome, Vec<(String, u64)>)> {
         loop {
             match self.advance(world, observer)? {
                 Progress::Running => {}
@@ -185,7 +189,11 @@ impl Executor {
     /// # Errors
     ///
     /// As [`Executor::run`].
-    pub fn advance(&mut self, world: &mut dyn World, observer: &mut dyn Observer) -> Result<Progress> {
+    pub fn advance(
+        &mut self,
+        world: &mut dyn World,
+        observer: &mut dyn Observer,
+    ) -> Result<Progress> {
         match self.phase.clone() {
             Phase::Start => {
                 self.begun = world.now();
@@ -208,15 +216,21 @@ impl Executor {
         }
     }
 
-    fn forward(&mut self, world: &mut dyn World, observer: &mut dyn Observer, i: usize) -> Result<Progress> {
+    fn forward(
+        &mut self,
+        world: &mut dyn World,
+        observer: &mut dyn Observer,
+        i: usize,
+    ) -> Result<Progress> {
         let Some(step) = self.runnable.plan.steps.get(i).cloned() else {
             return self.over(world, Outcome::Done);
         };
-        let result = match self.attempt(world, observer, i + 1, &step.action, step.deadline(), false)? {
-            Attempt::Waiting => return Ok(Progress::Waiting),
-            Attempt::Crashed => return Ok(self.crash()),
-            Attempt::Result(result) => result,
-        };
+        let result =
+            match self.attempt(world, observer, i + 1, &step.action, step.deadline(), false)? {
+                Attempt::Waiting => return Ok(Progress::Waiting),
+                Attempt::Crashed => return Ok(self.crash()),
+                Attempt::Result(result) => result,
+            };
         match result {
             Ok(_) => self.phase = Phase::Forward(i + 1),
             Err(_) if step.optional => self.phase = Phase::Forward(i + 1),
@@ -233,14 +247,27 @@ impl Executor {
         Ok(Progress::Running)
     }
 
-    fn back(&mut self, world: &mut dyn World, observer: &mut dyn Observer, next: usize, last: usize) -> Result<Progress> {
+    fn back(
+        &mut self,
+        world: &mut dyn World,
+        observer: &mut dyn Observer,
+        next: usize,
+        last: usize,
+    ) -> Result<Progress> {
         let Some(undo) = self.runnable.plan.undo.get(next).cloned() else {
-            let (step, cause) = self.failed.clone().expect("going back only after a failure");
+            let (step, cause) = self
+                .failed
+                .clone()
+                .expect("going back only after a failure");
             let not_undone = std::mem::take(&mut self.not_undone);
             let outcome = if self.undone > 0 && not_undone.is_empty() {
                 Outcome::Undone { step, cause }
             } else {
-                Outcome::Failed { step, cause, not_undone }
+                Outcome::Failed {
+                    step,
+                    cause,
+                    not_undone,
+                }
             };
             return self.over(world, outcome);
         };
@@ -297,7 +324,14 @@ impl Executor {
         let begun = match self.step_begun {
             Some(begun) => begun,
             None => {
-                self.record(world, Entry::Intent { n, action: action.clone(), undo })?;
+                self.record(
+                    world,
+                    Entry::Intent {
+                        n,
+                        action: action.clone(),
+                        undo,
+                    },
+                )?;
                 let begun = world.now();
                 self.step_begun = Some(begun);
                 let event = Event::Begun {
@@ -326,11 +360,22 @@ impl Executor {
         let (outcome, note) = match &result {
             Ok(done) if done.already => ("already", done.note.clone()),
             Ok(done) => ("done", done.note.clone()),
-            Err(failure) if failure.kind == FailureKind::Unknown => ("unknown", Some(failure.message.clone())),
+            Err(failure) if failure.kind == FailureKind::Unknown => {
+                ("unknown", Some(failure.message.clone()))
+            }
             Err(failure) => ("failed", Some(failure.message.clone())),
         };
         let ms = millis(took);
-        self.record(world, Entry::Result { n, outcome: outcome.into(), ms, note, undo })?;
+        self.record(
+            world,
+            Entry::Result {
+                n,
+                outcome: outcome.into(),
+                ms,
+                note,
+                undo,
+            },
+        )?;
         if !undo && outcome == "done" {
             self.timings.push((action.name().to_owned(), ms));
         }
@@ -362,7 +407,12 @@ impl Executor {
             Outcome::Failed { .. } | Outcome::Unknown { .. } | Outcome::Crashed => None,
         };
         if let Some(word) = word {
-            self.record(world, Entry::End { outcome: word.into() })?;
+            self.record(
+                world,
+                Entry::End {
+                    outcome: word.into(),
+                },
+            )?;
         }
         self.phase = Phase::Over(outcome.clone());
         Ok(Progress::Over(outcome))

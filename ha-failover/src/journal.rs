@@ -36,7 +36,10 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "entry")]
 #[non_exhaustive]
-#[allow(clippy::large_enum_variant, reason = "one at a time, written and dropped")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, written and dropped"
+)]
 pub enum Entry {
     /// An operation begins.
     Begin {
@@ -131,7 +134,12 @@ impl Journal {
     pub fn records(&self) -> Result<Vec<Record>> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(Vec::new());
             }
             Err(e) => {
@@ -176,7 +184,9 @@ impl Journal {
 /// Finds the operation that has a beginning and no end. A later beginning replaces an earlier one.
 #[must_use]
 pub fn open_operation(records: &[Record]) -> Option<OpenOperation> {
-    let begin = records.iter().rposition(|r| matches!(r.entry, Entry::Begin { .. }))?;
+    let begin = records
+        .iter()
+        .rposition(|r| matches!(r.entry, Entry::Begin { .. }))?;
     let record = &records[begin];
     let Entry::Begin { plan, .. } = &record.entry else {
         return None;
@@ -267,7 +277,14 @@ mod tests {
         assert_eq!(journal.open_operation().unwrap(), None);
         journal.append(&record("a", begin())).unwrap();
         journal
-            .append(&record("a", Entry::Intent { n: 1, action: Action::Demote, undo: false }))
+            .append(&record(
+                "a",
+                Entry::Intent {
+                    n: 1,
+                    action: Action::Demote,
+                    undo: false,
+                },
+            ))
             .unwrap();
         let path = dir.path().join(FILE);
         let mut bytes = std::fs::read(&path).unwrap();
@@ -278,7 +295,14 @@ mod tests {
         let open = again.open_operation().unwrap().unwrap();
         assert_eq!(open.last.as_deref(), Some("demote (result unknown)"));
         assert_eq!(open.running, ["app"]);
-        again.append(&record("a", Entry::End { outcome: "done".into() })).unwrap();
+        again
+            .append(&record(
+                "a",
+                Entry::End {
+                    outcome: "done".into(),
+                },
+            ))
+            .unwrap();
         assert_eq!(again.records().unwrap().len(), 3);
         assert_eq!(again.open_operation().unwrap(), None);
     }
@@ -288,7 +312,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::in_dir(dir.path());
         journal.append(&record("a", begin())).unwrap();
-        journal.append(&record("a", Entry::End { outcome: "done".into() })).unwrap();
+        journal
+            .append(&record(
+                "a",
+                Entry::End {
+                    outcome: "done".into(),
+                },
+            ))
+            .unwrap();
         let whole = std::fs::read(dir.path().join(FILE)).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(dir.path().join(FILE), &whole[..cut]).unwrap();

@@ -1,4 +1,5 @@
 //! Facts, plan, run, journal: checked and resumable failover of LXC on Btrfs on DRBD.
+mod duration;
 pub mod error;
 pub mod evidence;
 pub mod exec;
@@ -11,18 +12,17 @@ pub mod node;
 pub mod placement;
 pub mod plan;
 pub mod planner;
-pub mod world;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
-mod duration;
+pub mod world;
 
 pub use error::{Error, ErrorKind, Result};
 pub use evidence::{Attestation, CommandFencer, FenceEvidence, Fencer, Power};
 pub use exec::{Control, Event, Executor, Observer, Outcome, Progress};
 pub use facts::Facts;
+pub use finding::{Code, Finding, Refusal, Severity};
 pub use lock::Lock;
 pub use node::{NewContainer, Node};
-pub use finding::{Code, Finding, Refusal, Severity};
 pub use placement::{Placement, Resource};
 pub use plan::{Action, Plan, Request, Runnable, Step};
 pub use planner::plan;

@@ -32,7 +32,13 @@ impl Lock {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| Error::io(ErrorKind::State, format!("lock {}: cannot be opened", path.display()), e))?;
+            .map_err(|e| {
+                Error::io(
+                    ErrorKind::State,
+                    format!("lock {}: cannot be opened", path.display()),
+                    e,
+                )
+            })?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 // Only for people; the lock itself is the kernel's.
@@ -43,9 +49,16 @@ impl Lock {
             Err((_, Errno::EWOULDBLOCK)) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
                 let holder = holder.trim();
-                let holder = if holder.is_empty() { "another process" } else { holder };
-                Err(Error::new(ErrorKind::Locked, format!("{}: held by {holder}", path.display()))
-                    .remedy("wait until it ends; one operation at a time on a resource"))
+                let holder = if holder.is_empty() {
+                    "another process"
+                } else {
+                    holder
+                };
+                Err(Error::new(
+                    ErrorKind::Locked,
+                    format!("{}: held by {holder}", path.display()),
+                )
+                .remedy("wait until it ends; one operation at a time on a resource"))
             }
             Err((_, errno)) => Err(Error::io(
                 ErrorKind::State,

@@ -65,12 +65,16 @@ impl Node {
     pub fn new(placement: &Placement, resource: &str, name: &str, helper: &Path) -> Result<Self> {
         let resource = placement.resource(resource)?.clone();
         let local = placement.local.clone();
-        let boot_id = node_ops::host::boot_id()
-            .map_err(|e| Error::new(ErrorKind::Observe, "this boot's id cannot be read").caused_by(e))?;
+        let boot_id = node_ops::host::boot_id().map_err(|e| {
+            Error::new(ErrorKind::Observe, "this boot's id cannot be read").caused_by(e)
+        })?;
         let state = StateDir::at(&local.state_dir, &resource.name);
         let journal = Journal::in_dir(state.path());
         let conf = conf::NodeConf::load(&local.drbd_conf, &resource.name, name);
-        let helper = local.usermode_helper.clone().unwrap_or_else(|| helper.to_owned());
+        let helper = local
+            .usermode_helper
+            .clone()
+            .unwrap_or_else(|| helper.to_owned());
         Ok(Node {
             name: name.to_owned(),
             local,
@@ -109,7 +113,9 @@ impl Node {
     ///
     /// [`ErrorKind::State`].
     pub fn note(&self, facts: &Facts) -> Result<()> {
-        let Some(drbd) = &facts.drbd else { return Ok(()) };
+        let Some(drbd) = &facts.drbd else {
+            return Ok(());
+        };
         let mut ledger = self.state.ledger()?;
         let before = ledger.clone();
         let peer = self.resource.peer_of(&self.name)?;
@@ -221,7 +227,10 @@ fn within<T: Send + 'static>(
     receiver.recv_timeout(deadline).map_err(|_| {
         Failure::new(
             FailureKind::Unknown,
-            format!("{what}: not back after {} s; it may still happen", deadline.as_secs_f32()),
+            format!(
+                "{what}: not back after {} s; it may still happen",
+                deadline.as_secs_f32()
+            ),
         )
         .remedy("look at the kernel log for I/O that hangs, then run the same command again")
     })

@@ -265,7 +265,9 @@ impl Serialize for MacAddress {
 
 impl<'de> Deserialize<'de> for MacAddress {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -359,18 +361,21 @@ impl Placement {
     ///
     /// [`ErrorKind::UnknownResource`], naming the ones there are.
     pub fn resource(&self, name: &str) -> Result<&Resource> {
-        self.resources.iter().find(|r| r.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.resources.iter().map(|r| r.name.as_str()).collect();
-            Error::new(
-                ErrorKind::UnknownResource,
-                format!("resource `{name}` is not in the placement file"),
-            )
-            .remedy(if names.is_empty() {
-                "the file has no [[resource]] at all; add one".to_owned()
-            } else {
-                format!("it has: {}", names.join(", "))
+        self.resources
+            .iter()
+            .find(|r| r.name == name)
+            .ok_or_else(|| {
+                let names: Vec<_> = self.resources.iter().map(|r| r.name.as_str()).collect();
+                Error::new(
+                    ErrorKind::UnknownResource,
+                    format!("resource `{name}` is not in the placement file"),
+                )
+                .remedy(if names.is_empty() {
+                    "the file has no [[resource]] at all; add one".to_owned()
+                } else {
+                    format!("it has: {}", names.join(", "))
+                })
             })
-        })
     }
 }
 
@@ -444,8 +449,17 @@ pub fn differences(ours: &serde_json::Value, theirs: &serde_json::Value) -> Vec<
             (Object(a), Object(b)) => {
                 let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
                 for key in keys {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    walk(&path, a.get(key).unwrap_or(&Null), b.get(key).unwrap_or(&Null), out);
+                    let path = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
+                    walk(
+                        &path,
+                        a.get(key).unwrap_or(&Null),
+                        b.get(key).unwrap_or(&Null),
+                        out,
+                    );
                 }
             }
             (Array(a), Array(b)) => {
@@ -476,7 +490,11 @@ fn located(name: &str, text: &str, at: usize, what: &str) -> Error {
     let shown = text[start..].lines().next().unwrap_or("").trim_end();
     Error::new(
         ErrorKind::Placement,
-        format!("placement {name}:{line}:{column}: {}: `{}`", what.trim_end(), shown.trim()),
+        format!(
+            "placement {name}:{line}:{column}: {}: `{}`",
+            what.trim_end(),
+            shown.trim()
+        ),
     )
     .remedy("correct the file; examples/placement.toml shows every key")
 }
@@ -537,9 +555,15 @@ enum FenceMethod {
 #[serde(deny_unknown_fields)]
 struct RawContainer {
     name: Spanned<String>,
-    #[serde(default = "container_deadline", deserialize_with = "duration::deserialize")]
+    #[serde(
+        default = "container_deadline",
+        deserialize_with = "duration::deserialize"
+    )]
     start_deadline: Duration,
-    #[serde(default = "container_deadline", deserialize_with = "duration::deserialize")]
+    #[serde(
+        default = "container_deadline",
+        deserialize_with = "duration::deserialize"
+    )]
     stop_deadline: Duration,
     #[serde(default)]
     address: Vec<Address>,
@@ -580,7 +604,18 @@ fn check(raw: RawResource) -> Result<Resource, Wrong> {
     let mut mount_options = Vec::new();
     for option in raw.mount_options {
         let word = option.get_ref().split('=').next().unwrap_or("");
-        if ["ro", "degraded", "usebackuproot", "nologreplay", "rescue", "subvol", "subvolid", "device"].contains(&word) {
+        if [
+            "ro",
+            "degraded",
+            "usebackuproot",
+            "nologreplay",
+            "rescue",
+            "subvol",
+            "subvolid",
+            "device",
+        ]
+        .contains(&word)
+        {
             return Err((
                 option.span().start,
                 format!("mount option `{word}` is not accepted for a store that serves"),
@@ -593,7 +628,10 @@ fn check(raw: RawResource) -> Result<Resource, Wrong> {
     if nodes.len() != 2 {
         return Err((
             nodes_at,
-            format!("resource `{name}` needs exactly two nodes, the file has {}", nodes.len()),
+            format!(
+                "resource `{name}` needs exactly two nodes, the file has {}",
+                nodes.len()
+            ),
         ));
     }
     for node in nodes.keys() {
@@ -641,14 +679,23 @@ fn check_fence(raw: Spanned<RawFence>) -> Result<Fence, Wrong> {
     let raw = raw.into_inner();
     match raw.method {
         FenceMethod::Operator if raw.status.is_empty() && raw.off.is_empty() => Ok(Fence::Operator),
-        FenceMethod::Operator => Err((at, "`status` and `off` belong to method = \"command\"".into())),
+        FenceMethod::Operator => Err((
+            at,
+            "`status` and `off` belong to method = \"command\"".into(),
+        )),
         FenceMethod::Command => {
             for (key, argv) in [("status", &raw.status), ("off", &raw.off)] {
                 if argv.first().is_none_or(|program| !program.starts_with('/')) {
-                    return Err((at, format!("fence.{key} must start with the absolute path of a program")));
+                    return Err((
+                        at,
+                        format!("fence.{key} must start with the absolute path of a program"),
+                    ));
                 }
                 if !argv.iter().any(|arg| arg.contains("{node}")) {
-                    return Err((at, format!("fence.{key} must name the node to act on by {{node}}")));
+                    return Err((
+                        at,
+                        format!("fence.{key} must name the node to act on by {{node}}"),
+                    ));
                 }
             }
             Ok(Fence::Command {
@@ -663,8 +710,14 @@ fn check_fence(raw: Spanned<RawFence>) -> Result<Fence, Wrong> {
 fn check_ready(raw: Spanned<RawReady>) -> Result<Ready, Wrong> {
     let at = raw.span().start;
     match raw.into_inner() {
-        RawReady { tcp: Some(address), exec: None } => Ok(Ready::Tcp(address)),
-        RawReady { tcp: None, exec: Some(argv) } if !argv.is_empty() => Ok(Ready::Exec(argv)),
+        RawReady {
+            tcp: Some(address),
+            exec: None,
+        } => Ok(Ready::Tcp(address)),
+        RawReady {
+            tcp: None,
+            exec: Some(argv),
+        } if !argv.is_empty() => Ok(Ready::Exec(argv)),
         _ => Err((at, "ready needs either `tcp` or a non-empty `exec`".into())),
     }
 }
@@ -673,7 +726,9 @@ fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 64
         && !name.starts_with(['.', '-'])
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn plain_name(name: &Spanned<String>, what: &str) -> Result<String, Wrong> {
@@ -701,7 +756,10 @@ fn plain_path(path: &Spanned<PathBuf>, what: &str) -> Result<PathBuf, Wrong> {
     } else {
         Err((
             path.span().start,
-            format!("{what} {} must be an absolute path without `..`", value.display()),
+            format!(
+                "{what} {} must be an absolute path without `..`",
+                value.display()
+            ),
         ))
     }
 }
@@ -744,12 +802,18 @@ ready.tcp = "10.1.0.20:7000"
         let r0 = placement.resource("r0").unwrap();
         assert_eq!(r0.mount, Path::new("/srv/store1"));
         assert_eq!(r0.peer_of("node2").unwrap(), "node1");
-        assert_eq!(r0.containers[0].addresses[0].mac.to_string(), "00:16:3e:00:00:14");
+        assert_eq!(
+            r0.containers[0].addresses[0].mac.to_string(),
+            "00:16:3e:00:00:14"
+        );
         assert_eq!(placement.local.drbd_conf, Path::new("/etc/drbd.conf"));
         let unknown = placement.resource("r7").unwrap_err();
         assert_eq!(unknown.kind(), ErrorKind::UnknownResource);
         assert_eq!(unknown.how_to_go_on(), Some("it has: r0"));
-        assert_eq!(r0.peer_of("node9").unwrap_err().kind(), ErrorKind::Placement);
+        assert_eq!(
+            r0.peer_of("node9").unwrap_err().kind(),
+            ErrorKind::Placement
+        );
     }
 
     #[test]
@@ -759,20 +823,31 @@ ready.tcp = "10.1.0.20:7000"
         let r0 = placement.resource("r0").unwrap();
         assert_eq!(placement.local, Local::default());
         assert_eq!(r0.deadlines, Deadlines::default());
-        assert!(matches!(&r0.fence, Fence::Command { deadline, .. } if *deadline == fence_deadline()));
+        assert!(
+            matches!(&r0.fence, Fence::Command { deadline, .. } if *deadline == fence_deadline())
+        );
         assert_eq!(r0.containers.len(), 2);
     }
 
     #[test]
     fn says_where_it_is_wrong() {
         let at = refusal(&GOOD.replace("owner = \"node1\"", "onwer = \"node1\""));
-        assert!(at.starts_with("placement p.toml:8:1: unknown field `onwer`"), "{at}");
+        assert!(
+            at.starts_with("placement p.toml:8:1: unknown field `onwer`"),
+            "{at}"
+        );
         let at = refusal(&GOOD.replace("owner = \"node1\"", "owner = \"node3\""));
-        assert!(at.starts_with("placement p.toml:8:9: owner `node3` is not one of the nodes"), "{at}");
+        assert!(
+            at.starts_with("placement p.toml:8:9: owner `node3` is not one of the nodes"),
+            "{at}"
+        );
         let at = refusal(&GOOD.replace("version = 1", "version = 2"));
         assert!(at.contains("p.toml:2:11"), "{at}");
         let at = refusal(&GOOD.replace("\"10s\"", "\"10 sec\""));
-        assert!(at.contains("p.toml:19:") && at.contains("no duration"), "{at}");
+        assert!(
+            at.contains("p.toml:19:") && at.contains("no duration"),
+            "{at}"
+        );
         let at = refusal("version = 1\n[[resource]\n");
         assert!(at.contains("p.toml:2:"), "{at}");
     }
@@ -780,15 +855,39 @@ ready.tcp = "10.1.0.20:7000"
     #[test]
     fn refuses_what_cannot_be_right() {
         for (from, to, what) in [
-            ("/srv/store1/containers", "/srv/store2/containers", "below the mount point"),
+            (
+                "/srv/store1/containers",
+                "/srv/store2/containers",
+                "below the mount point",
+            ),
             ("lxcpath = \"/srv", "lxcpath = \"srv", "absolute path"),
-            ("name = \"app\"", "name = \"../app\"", "cannot be the name of a container"),
+            (
+                "name = \"app\"",
+                "name = \"../app\"",
+                "cannot be the name of a container",
+            ),
             ("\"status\", \"{node}\"", "\"status\"", "{node}"),
-            ("nodes.node2.address = \"10.0.254.2\"", "", "exactly two nodes"),
-            ("ready.tcp = \"10.1.0.20:7000\"", "ready = {}", "either `tcp`"),
+            (
+                "nodes.node2.address = \"10.0.254.2\"",
+                "",
+                "exactly two nodes",
+            ),
+            (
+                "ready.tcp = \"10.1.0.20:7000\"",
+                "ready = {}",
+                "either `tcp`",
+            ),
             ("00:16:3e:00:00:14", "00:16:3e:00:00", "no hardware address"),
-            ("owner =", "mount_options = [\"degraded\"]\nowner =", "mount option `degraded`"),
-            ("version = 1", "version = 1\nlocal.state_dir = \"/srv/store1/state\"", "lies in the store"),
+            (
+                "owner =",
+                "mount_options = [\"degraded\"]\nowner =",
+                "mount option `degraded`",
+            ),
+            (
+                "version = 1",
+                "version = 1\nlocal.state_dir = \"/srv/store1/state\"",
+                "lies in the store",
+            ),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let said = refusal(&GOOD.replace(from, to));
@@ -805,7 +904,10 @@ ready.tcp = "10.1.0.20:7000"
         let other = Placement::parse(&GOOD.replace("\"10s\"", "\"20s\""), "c").unwrap();
         assert_ne!(one.resources[0].digest(), other.resources[0].digest());
         assert_eq!(
-            differences(&one.resources[0].canonical(), &other.resources[0].canonical()),
+            differences(
+                &one.resources[0].canonical(),
+                &other.resources[0].canonical()
+            ),
             ["containers[0].stop_deadline: \"10s\" here, \"20s\" there"]
         );
     }

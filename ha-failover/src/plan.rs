@@ -248,7 +248,9 @@ impl Action {
     pub fn needs_evidence(&self) -> bool {
         matches!(
             self,
-            Action::PromoteFenced | Action::DeclareDataCurrent { .. } | Action::PromoteUnfenced { .. }
+            Action::PromoteFenced
+                | Action::DeclareDataCurrent { .. }
+                | Action::PromoteUnfenced { .. }
         )
     }
 }
@@ -258,13 +260,25 @@ impl fmt::Display for Action {
         match self {
             Action::EnsureDirectory { path } => write!(f, "make directory {}", path.display()),
             Action::LoadModule { helper } => {
-                write!(f, "load module drbd with usermode_helper={}", helper.display())
+                write!(
+                    f,
+                    "load module drbd with usermode_helper={}",
+                    helper.display()
+                )
             }
             Action::CreateMetadata { volume, disk } => {
-                write!(f, "create DRBD metadata on {} (volume {volume})", disk.display())
+                write!(
+                    f,
+                    "create DRBD metadata on {} (volume {volume})",
+                    disk.display()
+                )
             }
             Action::ApplyActivityLog { volume, disk } => {
-                write!(f, "apply the activity log on {} (volume {volume})", disk.display())
+                write!(
+                    f,
+                    "apply the activity log on {} (volume {volume})",
+                    disk.display()
+                )
             }
             Action::Attach => f.write_str("configure the resource and attach its disks"),
             Action::Connect => f.write_str("connect to the peer"),
@@ -277,7 +291,9 @@ impl fmt::Display for Action {
             Action::AwaitSync => f.write_str("wait until the peer has all data"),
             Action::MakeFilesystem { device } => write!(f, "make a Btrfs on {}", device.display()),
             Action::Promote => f.write_str("become Primary"),
-            Action::PromoteFenced => f.write_str("become Primary on the evidence that the peer is off"),
+            Action::PromoteFenced => {
+                f.write_str("become Primary on the evidence that the peer is off")
+            }
             Action::DeclareDataCurrent { accepted } => write!(
                 f,
                 "become Primary on evidence, DECLARING LOCAL DATA CURRENT; loss accepted by {accepted}"
@@ -294,7 +310,9 @@ impl fmt::Display for Action {
             }
             Action::Unmount { target } => write!(f, "unmount {}", target.display()),
             Action::VerifyStore => f.write_str("verify the store: right one, Btrfs, writable"),
-            Action::Claim { takeover: false } => f.write_str("record this node as owner in the next epoch"),
+            Action::Claim { takeover: false } => {
+                f.write_str("record this node as owner in the next epoch")
+            }
             Action::Claim { takeover: true } => {
                 f.write_str("record this node as owner in the next epoch, and the peer as lost")
             }
@@ -303,7 +321,9 @@ impl fmt::Display for Action {
             Action::AwaitReady { name } => write!(f, "wait until container {name} answers"),
             Action::Announce { name } => write!(f, "announce the addresses of container {name}"),
             Action::StopContainer { name } => write!(f, "stop container {name}"),
-            Action::VerifyGone { name } => write!(f, "verify that nothing of container {name} is left"),
+            Action::VerifyGone { name } => {
+                write!(f, "verify that nothing of container {name} is left")
+            }
             Action::RecordReleased => f.write_str("record that this node serves no more"),
             Action::RecordPeerOwns => f.write_str("record the peer as owner in the next epoch"),
             Action::RecordSeen => f.write_str("record what is known about the local data"),
@@ -433,7 +453,10 @@ impl Plan {
     /// The sum of the deadlines of all steps: the longest this plan can take without its undo.
     #[must_use]
     pub fn deadline_ms(&self) -> u64 {
-        self.steps.iter().map(|s| s.deadline_ms).fold(0, u64::saturating_add)
+        self.steps
+            .iter()
+            .map(|s| s.deadline_ms)
+            .fold(0, u64::saturating_add)
     }
 
     /// Makes a plan that needs no evidence ready to run.
@@ -506,7 +529,13 @@ impl Runnable {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "plan: {} {} on {}", self.request.name(), self.resource, self.node)?;
+        write!(
+            f,
+            "plan: {} {} on {}",
+            self.request.name(),
+            self.resource,
+            self.node
+        )?;
         if let Some(what) = &self.resumes {
             write!(f, "\n  carries on: {what}")?;
         }
@@ -520,7 +549,13 @@ impl fmt::Display for Plan {
             write!(f, "\n   0. prove that {} is off: {}", need.node, need.from)?;
         }
         for (i, step) in self.steps.iter().enumerate() {
-            write!(f, "\n  {:2}. {} {}", i + 1, if step.in_gap { "!" } else { " " }, step.action)?;
+            write!(
+                f,
+                "\n  {:2}. {} {}",
+                i + 1,
+                if step.in_gap { "!" } else { " " },
+                step.action
+            )?;
             let mut notes = Vec::new();
             if let Some(ms) = step.predicted_ms {
                 notes.push(format!("~{ms} ms"));
@@ -542,7 +577,11 @@ impl fmt::Display for Plan {
         }
         if !self.undo.is_empty() {
             let words: Vec<_> = self.undo.iter().map(|u| u.action.to_string()).collect();
-            write!(f, "\n  if a step fails, what was changed by then is undone: {}", words.join(", "))?;
+            write!(
+                f,
+                "\n  if a step fails, what was changed by then is undone: {}",
+                words.join(", ")
+            )?;
         }
         Ok(())
     }

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::evidence::Power;
-use crate::facts::{BackingDisk, ConfProblem, ContainerState, Disk, Drbd, Facts, Link, Replication, Role};
+use crate::facts::{
+    BackingDisk, ConfProblem, ContainerState, Disk, Drbd, Facts, Link, Replication, Role,
+};
 use crate::finding::{Code, Finding, Refusal};
 use crate::placement::{Fence, Resource};
 use crate::plan::{Action, EvidenceNeed, Plan, Request, Step, Takeover, Undo, settle};
@@ -47,6 +49,7 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
             Request::Release { peer_placement } => planner.release(peer_placement.as_deref()),
             Request::Handover { peer_placement } => planner.handover(peer_placement.as_deref()),
             Request::Takeover(takeover) => planner.takeover(takeover),
+        }
     }
     let resumes = facts.open.as_ref().map(|open| {
         format!(
@@ -111,12 +114,26 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn error(&mut self, code: Code, subject: impl Into<String>, evidence: impl Into<String>, remedy: impl Into<String>) {
-        self.findings.push(Finding::error(code, subject, evidence, remedy));
+    fn error(
+        &mut self,
+        code: Code,
+        subject: impl Into<String>,
+        evidence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings
+            .push(Finding::error(code, subject, evidence, remedy));
     }
 
-    fn warn(&mut self, code: Code, subject: impl Into<String>, evidence: impl Into<String>, remedy: impl Into<String>) {
-        self.findings.push(Finding::warning(code, subject, evidence, remedy));
+    fn warn(
+        &mut self,
+        code: Code,
+        subject: impl Into<String>,
+        evidence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings
+            .push(Finding::warning(code, subject, evidence, remedy));
     }
 
     fn name(&self) -> String {
@@ -159,11 +176,21 @@ impl<'a> Planner<'a> {
         let facts = self.facts;
         let name = self.name();
         if let Err(e) = self.resource.peer_of(&facts.node) {
-            self.error(Code::NodeNotInPlacement, &name, e.to_string(), e.how_to_go_on().unwrap_or("correct the placement"));
+            self.error(
+                Code::NodeNotInPlacement,
+                &name,
+                e.to_string(),
+                e.how_to_go_on().unwrap_or("correct the placement"),
+            );
             return false;
         }
         if !facts.privileged {
-            self.error(Code::NotPrivileged, &facts.node, "not running as root (CAP_SYS_ADMIN and CAP_NET_ADMIN are needed)", "run it as root");
+            self.error(
+                Code::NotPrivileged,
+                &facts.node,
+                "not running as root (CAP_SYS_ADMIN and CAP_NET_ADMIN are needed)",
+                "run it as root",
+            );
             return false;
         }
         self.drbd_conf();
@@ -176,15 +203,33 @@ impl<'a> Planner<'a> {
         let path = conf.path.display().to_string();
         match &conf.problem {
             Some(ConfProblem::Unusable(text)) => {
-                self.error(Code::DrbdConfUnusable, path, text, "correct the file at the place it names");
+                self.error(
+                    Code::DrbdConfUnusable,
+                    path,
+                    text,
+                    "correct the file at the place it names",
+                );
                 return;
             }
             Some(ConfProblem::NoResource(text)) => {
-                self.error(Code::DrbdConfNoResource, path, text, format!("add resource {} to drbd.conf or correct the placement", self.name()));
+                self.error(
+                    Code::DrbdConfNoResource,
+                    path,
+                    text,
+                    format!(
+                        "add resource {} to drbd.conf or correct the placement",
+                        self.name()
+                    ),
+                );
                 return;
             }
             Some(ConfProblem::NoSuchNode(text)) => {
-                self.error(Code::DrbdConfNoSuchNode, path, text, "the names after `on` must be what `uname -n` prints on each node");
+                self.error(
+                    Code::DrbdConfNoSuchNode,
+                    path,
+                    text,
+                    "the names after `on` must be what `uname -n` prints on each node",
+                );
                 return;
             }
             None => {}
@@ -194,12 +239,19 @@ impl<'a> Planner<'a> {
             self.error(
                 Code::PlacementDisagreesWithDrbdConf,
                 &path,
-                format!("the peer of {} is `{theirs}` in drbd.conf and `{peer}` in the placement", facts.node),
+                format!(
+                    "the peer of {} is `{theirs}` in drbd.conf and `{peer}` in the placement",
+                    facts.node
+                ),
                 "use the same names in both files",
             );
         }
         for (node, address) in [(&facts.node, &conf.address), (&peer, &conf.peer_address)] {
-            let placed = self.resource.nodes.get(node.as_str()).map(|n| n.address.to_string());
+            let placed = self
+                .resource
+                .nodes
+                .get(node.as_str())
+                .map(|n| n.address.to_string());
             if let (Some(placed), Some(address)) = (placed, address)
                 && placed != *address
             {
@@ -216,7 +268,12 @@ impl<'a> Planner<'a> {
             self.error(
                 Code::PlacementDisagreesWithDrbdConf,
                 &path,
-                format!("{} has no volume {}; it has {}", self.name(), self.resource.volume, has.join(", ")),
+                format!(
+                    "{} has no volume {}; it has {}",
+                    self.name(),
+                    self.resource.volume,
+                    has.join(", ")
+                ),
                 "correct `volume` in the placement",
             );
             return;
@@ -225,12 +282,21 @@ impl<'a> Planner<'a> {
             self.warn(
                 Code::DrbdConfAdvice,
                 &path,
-                format!("{} is minor {} here and {theirs} on {peer}", self.name(), volume.minor),
+                format!(
+                    "{} is minor {} here and {theirs} on {peer}",
+                    self.name(),
+                    volume.minor
+                ),
                 "use the same minor on both nodes, or never name the device by hand",
             );
         }
         if conf.two_primaries {
-            self.error(Code::DrbdConfPromotes, &path, "allow-two-primaries is on", "remove it: Btrfs mounted twice destroys itself");
+            self.error(
+                Code::DrbdConfPromotes,
+                &path,
+                "allow-two-primaries is on",
+                "remove it: Btrfs mounted twice destroys itself",
+            );
         }
         if !conf.become_primary_on.is_empty() {
             self.warn(
@@ -241,7 +307,12 @@ impl<'a> Planner<'a> {
             );
         }
         for advice in &conf.advice {
-            self.warn(Code::DrbdConfAdvice, &path, advice, "change it when convenient; it works as it is");
+            self.warn(
+                Code::DrbdConfAdvice,
+                &path,
+                advice,
+                "change it when convenient; it works as it is",
+            );
         }
         if let Some(protocol) = conf.protocol.as_ref().filter(|p| *p != "C") {
             self.warn(
@@ -257,7 +328,11 @@ impl<'a> Planner<'a> {
     fn module(&mut self) {
         let module = &self.facts.module;
         if !module.wanted_helper.as_os_str().is_empty()
-            && self.facts.missing_programs.iter().any(|p| module.wanted_helper.as_os_str() == p.as_str())
+            && self
+                .facts
+                .missing_programs
+                .iter()
+                .any(|p| module.wanted_helper.as_os_str() == p.as_str())
         {
             self.error(
                 Code::ProgramMissing,
@@ -269,7 +344,11 @@ impl<'a> Planner<'a> {
         if !module.loaded {
             return;
         }
-        if let Some(helper) = module.helper.as_ref().filter(|h| module.wanted_helper.as_os_str() != h.as_str()) {
+        if let Some(helper) = module
+            .helper
+            .as_ref()
+            .filter(|h| module.wanted_helper.as_os_str() != h.as_str())
+        {
             self.error(
                 Code::ModuleHelperDiffers,
                 "module drbd",
@@ -286,19 +365,34 @@ impl<'a> Planner<'a> {
     fn running_resource(&mut self) -> Option<&'a Drbd> {
         let name = self.name();
         if !self.facts.module.loaded {
-            self.error(Code::ModuleNotLoaded, "module drbd", "DRBD is not in this kernel", format!("run `failover up {name}`; it loads the module"));
+            self.error(
+                Code::ModuleNotLoaded,
+                "module drbd",
+                "DRBD is not in this kernel",
+                format!("run `failover up {name}`; it loads the module"),
+            );
             return None;
         }
         match &self.facts.drbd {
             Some(drbd) => {
                 if let Some(by) = &drbd.suspended {
-                    self.error(Code::IoSuspended, &name, format!("its I/O is suspended ({by}); a mount would hang"), "settle that first, then resume I/O");
+                    self.error(
+                        Code::IoSuspended,
+                        &name,
+                        format!("its I/O is suspended ({by}); a mount would hang"),
+                        "settle that first, then resume I/O",
+                    );
                 }
                 Some(drbd)
             }
             None => {
                 if self.facts.conf.problem.is_none() {
-                    self.error(Code::ResourceDown, &name, "not configured in the kernel", format!("run `failover up {name}`"));
+                    self.error(
+                        Code::ResourceDown,
+                        &name,
+                        "not configured in the kernel",
+                        format!("run `failover up {name}`"),
+                    );
                 }
                 None
             }
@@ -338,12 +432,21 @@ impl<'a> Planner<'a> {
                 _ => format!("volume {n} {}", v.disk),
             })
             .collect();
-        let remedy = if drbd.volumes.values().any(|v| v.replication == Replication::SyncTarget) {
+        let remedy = if drbd
+            .volumes
+            .values()
+            .any(|v| v.replication == Replication::SyncTarget)
+        {
             "a resync is running; wait until it ends"
         } else {
             "connect to a peer with good data and let it resync"
         };
-        self.error(Code::DiskNotUpToDate, name, format!("the local disk is not UpToDate: {}", states.join(", ")), remedy);
+        self.error(
+            Code::DiskNotUpToDate,
+            name,
+            format!("the local disk is not UpToDate: {}", states.join(", ")),
+            remedy,
+        );
     }
 
     fn both_in_sync(&mut self, drbd: &Drbd) {
@@ -358,14 +461,30 @@ impl<'a> Planner<'a> {
                 .volumes
                 .iter()
                 .map(|(n, v)| match v.out_of_sync_kib {
-                    Some(kib) if kib > 0 => format!("volume {n} {} with {kib} KiB to go", v.peer_disk),
+                    Some(kib) if kib > 0 => {
+                        format!("volume {n} {} with {kib} KiB to go", v.peer_disk)
+                    }
                     _ => format!("volume {n} {}", v.peer_disk),
                 })
                 .collect();
-            self.error(Code::PeerDiskNotUpToDate, &name, format!("the disk of {peer} is not UpToDate: {}", states.join(", ")), "wait until the resync ends");
+            self.error(
+                Code::PeerDiskNotUpToDate,
+                &name,
+                format!("the disk of {peer} is not UpToDate: {}", states.join(", ")),
+                "wait until the resync ends",
+            );
         }
-        if drbd.volumes.values().any(|v| v.replication == Replication::Busy) {
-            self.error(Code::ResyncRunning, &name, "a verify or a paused resync is running", "wait until it ends");
+        if drbd
+            .volumes
+            .values()
+            .any(|v| v.replication == Replication::Busy)
+        {
+            self.error(
+                Code::ResyncRunning,
+                &name,
+                "a verify or a paused resync is running",
+                "wait until it ends",
+            );
         }
     }
 
@@ -387,21 +506,45 @@ impl<'a> Planner<'a> {
         let mount = &self.facts.mount;
         let point = self.resource.mount.display().to_string();
         if let Some(source) = &mount.occupied_by {
-            self.error(Code::MountPointOccupied, &point, format!("{source} is mounted there"), "unmount it");
+            self.error(
+                Code::MountPointOccupied,
+                &point,
+                format!("{source} is mounted there"),
+                "unmount it",
+            );
         } else if mount.store.is_none() {
             if !mount.point_exists {
-                self.error(Code::MountPointMissing, &point, "the mount point is not a directory", format!("run `failover prepare {}` or make it", self.name()));
+                self.error(
+                    Code::MountPointMissing,
+                    &point,
+                    "the mount point is not a directory",
+                    format!("run `failover prepare {}` or make it", self.name()),
+                );
             } else if mount.point_has_entries {
-                self.error(Code::MountPointNotEmpty, &point, "the mount point has entries that the mount would hide", "look what wrote there while the store was away, and move it");
+                self.error(
+                    Code::MountPointNotEmpty,
+                    &point,
+                    "the mount point has entries that the mount would hide",
+                    "look what wrote there while the store was away, and move it",
+                );
             }
         }
         for place in &mount.elsewhere {
-            self.error(Code::StoreMountedElsewhere, place.display().to_string(), format!("the device of {} is mounted here too", self.name()), "unmount it");
+            self.error(
+                Code::StoreMountedElsewhere,
+                place.display().to_string(),
+                format!("the device of {} is mounted here too", self.name()),
+                "unmount it",
+            );
         }
         if let Some(store) = &mount.store {
             self.mounted_store(&store.clone());
         }
-        let wanted = self.resource.containers.iter().flat_map(|c| c.addresses.iter().map(move |a| (&a.bridge, &c.name)));
+        let wanted = self
+            .resource
+            .containers
+            .iter()
+            .flat_map(|c| c.addresses.iter().map(move |a| (&a.bridge, &c.name)));
         for (bridge, container) in wanted {
             if self.facts.bridges.get(bridge) == Some(&false) {
                 self.error(
@@ -415,7 +558,12 @@ impl<'a> Planner<'a> {
         for (name, container) in &self.facts.containers {
             let subject = format!("container {name}");
             if let Some(problem) = &container.problem {
-                self.error(Code::ContainerConfig, &subject, problem, "correct its configuration in the store");
+                self.error(
+                    Code::ContainerConfig,
+                    &subject,
+                    problem,
+                    "correct its configuration in the store",
+                );
             }
             if container.state == Some(ContainerState::Missing) {
                 self.error(
@@ -426,11 +574,21 @@ impl<'a> Planner<'a> {
                 );
             }
             if container.autostart {
-                self.warn(Code::ContainerAutostart, &subject, "lxc.start.auto is on: lxc-autostart would start it at boot", "set lxc.start.auto = 0");
+                self.warn(
+                    Code::ContainerAutostart,
+                    &subject,
+                    "lxc.start.auto is on: lxc-autostart would start it at boot",
+                    "set lxc.start.auto = 0",
+                );
             }
             for bridge in &container.bridges {
                 if self.facts.bridges.get(bridge) == Some(&false) {
-                    self.error(Code::BridgeMissing, bridge, format!("{subject} names it in its configuration and this host has none"), "make the bridge");
+                    self.error(
+                        Code::BridgeMissing,
+                        bridge,
+                        format!("{subject} names it in its configuration and this host has none"),
+                        "make the bridge",
+                    );
                 }
             }
         }
@@ -442,30 +600,55 @@ impl<'a> Planner<'a> {
             self.error(
                 Code::NotBtrfs,
                 &point,
-                format!("{} is {}, not Btrfs", self.resource.lxcpath.display(), store.fs_type),
+                format!(
+                    "{} is {}, not Btrfs",
+                    self.resource.lxcpath.display(),
+                    store.fs_type
+                ),
                 "mount the resource's Btrfs there; containers need subvolumes",
             );
         }
         if store.read_only {
-            self.error(Code::StoreReadOnly, &point, "mounted read-only, perhaps after I/O errors", "look at the kernel log; unmount and mount again when the disk is good");
+            self.error(
+                Code::StoreReadOnly,
+                &point,
+                "mounted read-only, perhaps after I/O errors",
+                "look at the kernel log; unmount and mount again when the disk is good",
+            );
         }
         if store.free == Some(0) {
-            self.warn(Code::StoreFull, &point, "the store is full", "make room before the containers need it");
+            self.warn(
+                Code::StoreFull,
+                &point,
+                "the store is full",
+                "make room before the containers need it",
+            );
         }
         if let (Some(known), Some(now)) = (&self.facts.ledger.fsid, &store.fsid)
             && known != now
         {
-            self.error(Code::StoreIdDiffers, &point, format!("the file system is {now}, this node's ledger knows {known}"), "find out which disk this is before anything writes to it");
+            self.error(
+                Code::StoreIdDiffers,
+                &point,
+                format!("the file system is {now}, this node's ledger knows {known}"),
+                "find out which disk this is before anything writes to it",
+            );
         }
     }
 
     /// Whether this node serves: store mounted and Primary.
     fn is_primary(&self) -> bool {
-        self.facts.drbd.as_ref().is_some_and(|d| d.role == Role::Primary)
+        self.facts
+            .drbd
+            .as_ref()
+            .is_some_and(|d| d.role == Role::Primary)
     }
 
     fn open_is(&self, request: &str) -> bool {
-        self.facts.open.as_ref().is_some_and(|open| open.request == request)
+        self.facts
+            .open
+            .as_ref()
+            .is_some_and(|open| open.request == request)
     }
 
     // ---- requests --------------------------------------------------------
@@ -499,7 +682,12 @@ impl<'a> Planner<'a> {
             for (&number, conf) in &facts.conf.volumes {
                 let disk = conf.disk.clone();
                 let subject = disk.display().to_string();
-                if facts.drbd.as_ref().and_then(|d| d.volumes.get(&number)).is_some_and(|v| v.disk != Disk::Diskless) {
+                if facts
+                    .drbd
+                    .as_ref()
+                    .and_then(|d| d.volumes.get(&number))
+                    .is_some_and(|v| v.disk != Disk::Diskless)
+                {
                     continue;
                 }
                 match facts.disks.get(&number) {
@@ -542,9 +730,19 @@ impl<'a> Planner<'a> {
     fn down(&mut self) {
         let name = self.name();
         if self.facts.mount.store.is_some() || !self.facts.mount.elsewhere.is_empty() {
-            self.error(Code::Serving, &name, "its store is mounted", format!("run `failover stop {name}` first"));
+            self.error(
+                Code::Serving,
+                &name,
+                "its store is mounted",
+                format!("run `failover stop {name}` first"),
+            );
         } else if self.is_primary() {
-            self.error(Code::Serving, &name, "this node is Primary", format!("run `failover stop {name}` first"));
+            self.error(
+                Code::Serving,
+                &name,
+                "this node is Primary",
+                format!("run `failover stop {name}` first"),
+            );
         }
         if self.facts.drbd.is_some() {
             self.step(Action::TakeDown, self.resource.deadlines.drbd);
@@ -554,14 +752,18 @@ impl<'a> Planner<'a> {
     fn initialize(&mut self, wait_sync: bool) {
         let name = self.name();
         let deadlines = self.resource.deadlines.clone();
-        let Some(drbd) = self.running_resource() else { return };
+        let Some(drbd) = self.running_resource() else {
+            return;
+        };
         self.connected(drbd);
         let resuming = self.open_is("initialize") && drbd.role == Role::Primary;
         let ledger = &self.facts.ledger;
         if !resuming {
             let fresh = drbd.all_disks(Disk::Inconsistent)
                 && drbd.all_peer_disks(Disk::Inconsistent)
-                && drbd.volumes.values().all(|v| v.current_uuid == Some(UUID_JUST_CREATED) && v.replication == Replication::Idle)
+                && drbd.volumes.values().all(|v| {
+                    v.current_uuid == Some(UUID_JUST_CREATED) && v.replication == Replication::Idle
+                })
                 && drbd.role == Role::Secondary
                 && drbd.peer_role != Role::Primary
                 && ledger.epoch == 0
@@ -571,7 +773,13 @@ impl<'a> Planner<'a> {
                     .volumes
                     .iter()
                     .map(|(n, v)| {
-                        format!("volume {n} {}/{} generation {}", v.disk, v.peer_disk, v.current_uuid.map_or("unknown".into(), |u| format!("{u:016X}")))
+                        format!(
+                            "volume {n} {}/{} generation {}",
+                            v.disk,
+                            v.peer_disk,
+                            v.current_uuid
+                                .map_or("unknown".into(), |u| format!("{u:016X}"))
+                        )
                     })
                     .collect();
                 self.error(
@@ -582,8 +790,19 @@ impl<'a> Planner<'a> {
                 );
             }
         }
-        if self.facts.missing_programs.iter().any(|p| p == "mkfs.btrfs") && ledger.fsid.is_none() {
-            self.error(Code::ProgramMissing, "mkfs.btrfs", "the program is not there", "install btrfs-progs");
+        if self
+            .facts
+            .missing_programs
+            .iter()
+            .any(|p| p == "mkfs.btrfs")
+            && ledger.fsid.is_none()
+        {
+            self.error(
+                Code::ProgramMissing,
+                "mkfs.btrfs",
+                "the program is not there",
+                "install btrfs-progs",
+            );
         }
         self.fit_to_mount_only();
         let device = self.device();
@@ -591,12 +810,28 @@ impl<'a> Planner<'a> {
             self.step(Action::InitializeFromHere, deadlines.promote);
         }
         if ledger.fsid.is_none() && self.facts.mount.store.is_none() {
-            self.step(Action::MakeFilesystem { device: device.clone() }, Duration::from_secs(120));
+            self.step(
+                Action::MakeFilesystem {
+                    device: device.clone(),
+                },
+                Duration::from_secs(120),
+            );
         }
         if self.facts.mount.store.is_none() {
-            self.step(Action::Mount { device, target: self.resource.mount.clone() }, deadlines.mount);
+            self.step(
+                Action::Mount {
+                    device,
+                    target: self.resource.mount.clone(),
+                },
+                deadlines.mount,
+            );
         }
-        self.step(Action::EnsureDirectory { path: self.resource.lxcpath.clone() }, QUICK);
+        self.step(
+            Action::EnsureDirectory {
+                path: self.resource.lxcpath.clone(),
+            },
+            QUICK,
+        );
         self.step(Action::VerifyStore, QUICK);
         self.step(Action::Claim { takeover: false }, QUICK);
         if wait_sync {
@@ -610,11 +845,26 @@ impl<'a> Planner<'a> {
         let point = self.resource.mount.display().to_string();
         let mount = &self.facts.mount;
         if let Some(source) = &mount.occupied_by {
-            self.error(Code::MountPointOccupied, point, format!("{source} is mounted there"), "unmount it");
+            self.error(
+                Code::MountPointOccupied,
+                point,
+                format!("{source} is mounted there"),
+                "unmount it",
+            );
         } else if mount.store.is_none() && !mount.point_exists {
-            self.error(Code::MountPointMissing, point, "the mount point is not a directory", format!("run `failover prepare {}` or make it", self.name()));
+            self.error(
+                Code::MountPointMissing,
+                point,
+                "the mount point is not a directory",
+                format!("run `failover prepare {}` or make it", self.name()),
+            );
         } else if mount.store.is_none() && mount.point_has_entries {
-            self.error(Code::MountPointNotEmpty, point, "the mount point has entries that the mount would hide", "look what wrote there, and move it");
+            self.error(
+                Code::MountPointNotEmpty,
+                point,
+                "the mount point has entries that the mount would hide",
+                "look what wrote there, and move it",
+            );
         }
     }
 
@@ -625,42 +875,78 @@ impl<'a> Planner<'a> {
         let deadlines = &resource.deadlines;
         let target = resource.mount.clone();
         // What an earlier run that was cut short has done is undone with the rest.
-        let resuming = ["handover", "takeover", "start"].iter().any(|r| self.open_is(r));
+        let resuming = ["handover", "takeover", "start"]
+            .iter()
+            .any(|r| self.open_is(r));
         let mut undo = Vec::new();
         if let Some(action) = promote {
             undo.push((self.steps.len(), Action::Demote, deadlines.demote));
-            self.steps.push(Step::new(action, deadlines.promote).in_gap());
+            self.steps
+                .push(Step::new(action, deadlines.promote).in_gap());
         } else if resuming {
             undo.push((0, Action::Demote, deadlines.demote));
         }
         if facts.mount.store.is_none() {
-            undo.push((self.steps.len(), Action::Unmount { target: target.clone() }, deadlines.unmount));
+            undo.push((
+                self.steps.len(),
+                Action::Unmount {
+                    target: target.clone(),
+                },
+                deadlines.unmount,
+            ));
             let device = self.device();
-            self.steps.push(Step::new(Action::Mount { device, target }, deadlines.mount).in_gap());
+            self.steps
+                .push(Step::new(Action::Mount { device, target }, deadlines.mount).in_gap());
         } else if resuming {
             undo.push((0, Action::Unmount { target }, deadlines.unmount));
         }
-        self.steps.push(Step::new(Action::VerifyStore, QUICK).in_gap());
-        self.steps.push(Step::new(Action::CheckContainers, QUICK).in_gap());
+        self.steps
+            .push(Step::new(Action::VerifyStore, QUICK).in_gap());
+        self.steps
+            .push(Step::new(Action::CheckContainers, QUICK).in_gap());
         let claim = self.steps.len();
-        self.steps.push(Step::new(Action::Claim { takeover }, QUICK).in_gap());
+        self.steps
+            .push(Step::new(Action::Claim { takeover }, QUICK).in_gap());
         for container in &resource.containers {
             let name = container.name.clone();
-            let running = facts.containers.get(&name).is_some_and(crate::facts::ContainerFacts::running);
+            let running = facts
+                .containers
+                .get(&name)
+                .is_some_and(crate::facts::ContainerFacts::running);
             if running {
                 if resuming {
-                    undo.push((0, Action::StopContainer { name: name.clone() }, container.stop_deadline));
+                    undo.push((
+                        0,
+                        Action::StopContainer { name: name.clone() },
+                        container.stop_deadline,
+                    ));
                 }
             } else {
-                undo.push((self.steps.len(), Action::StopContainer { name: name.clone() }, container.stop_deadline));
-                self.steps.push(Step::new(Action::StartContainer { name: name.clone() }, container.start_deadline).in_gap());
+                undo.push((
+                    self.steps.len(),
+                    Action::StopContainer { name: name.clone() },
+                    container.stop_deadline,
+                ));
+                self.steps.push(
+                    Step::new(
+                        Action::StartContainer { name: name.clone() },
+                        container.start_deadline,
+                    )
+                    .in_gap(),
+                );
                 // Announced before the probe: the probe may come from outside.
                 if !container.addresses.is_empty() {
-                    self.steps.push(Step::new(Action::Announce { name: name.clone() }, QUICK).in_gap().optional());
+                    self.steps.push(
+                        Step::new(Action::Announce { name: name.clone() }, QUICK)
+                            .in_gap()
+                            .optional(),
+                    );
                 }
             }
             if container.ready.is_some() {
-                self.steps.push(Step::new(Action::AwaitReady { name }, container.start_deadline).in_gap());
+                self.steps.push(
+                    Step::new(Action::AwaitReady { name }, container.start_deadline).in_gap(),
+                );
             }
         }
         let claimed = if resuming { 0 } else { claim };
@@ -676,9 +962,18 @@ impl<'a> Planner<'a> {
         let name = self.name();
         let peer = self.peer();
         let ledger = &self.facts.ledger;
-        let Some(drbd) = self.running_resource() else { return };
+        let Some(drbd) = self.running_resource() else {
+            return;
+        };
         if drbd.connected() && drbd.peer_role == Role::Primary {
-            self.error(Code::PeerPrimary, &name, format!("{peer} is Primary and serves"), format!("run `failover handover {name}` here and `failover release {name}` on {peer}"));
+            self.error(
+                Code::PeerPrimary,
+                &name,
+                format!("{peer} is Primary and serves"),
+                format!(
+                    "run `failover handover {name}` here and `failover release {name}` on {peer}"
+                ),
+            );
             return;
         }
         if drbd.role != Role::Primary {
@@ -696,9 +991,15 @@ impl<'a> Planner<'a> {
                 self.connected(drbd);
             } else {
                 let evidence = if ledger.serving {
-                    format!("this node served in epoch {} when it was lost, and {peer} does not answer: it may have taken over since, and this data may be past", ledger.epoch)
+                    format!(
+                        "this node served in epoch {} when it was lost, and {peer} does not answer: it may have taken over since, and this data may be past",
+                        ledger.epoch
+                    )
                 } else {
-                    format!("{peer} does not answer, so nobody can tell whether it took over since epoch {}", ledger.epoch)
+                    format!(
+                        "{peer} does not answer, so nobody can tell whether it took over since epoch {}",
+                        ledger.epoch
+                    )
                 };
                 self.error(
                     Code::AskThePeer,
@@ -708,10 +1009,23 @@ impl<'a> Planner<'a> {
                 );
             }
         } else {
-            self.primary_with_reason(drbd, &["initialize", "start", "handover", "takeover", "release", "stop"]);
+            self.primary_with_reason(
+                drbd,
+                &[
+                    "initialize",
+                    "start",
+                    "handover",
+                    "takeover",
+                    "release",
+                    "stop",
+                ],
+            );
         }
         self.fit_to_serve();
-        self.serve((drbd.role != Role::Primary).then_some(Action::Promote), false);
+        self.serve(
+            (drbd.role != Role::Primary).then_some(Action::Promote),
+            false,
+        );
     }
 
     /// A Primary must be so for a reason this node recorded, unless the kernel vouches for it.
@@ -743,7 +1057,13 @@ impl<'a> Planner<'a> {
             match state.clone() {
                 Some(ContainerState::Running) => {
                     from = Some(self.steps.len());
-                    self.steps.push(Step::new(Action::StopContainer { name: name.clone() }, container.stop_deadline).in_gap());
+                    self.steps.push(
+                        Step::new(
+                            Action::StopContainer { name: name.clone() },
+                            container.stop_deadline,
+                        )
+                        .in_gap(),
+                    );
                 }
                 Some(ContainerState::Frozen) => self.error(
                     Code::ContainerState,
@@ -761,9 +1081,14 @@ impl<'a> Planner<'a> {
             }
             if let Some(from) = from {
                 if facts.mount.store.is_some() && state != Some(ContainerState::Running) {
-                    self.steps.push(Step::new(Action::VerifyGone { name: name.clone() }, QUICK).in_gap());
+                    self.steps
+                        .push(Step::new(Action::VerifyGone { name: name.clone() }, QUICK).in_gap());
                 }
-                back.push((from, Action::StartContainer { name }, container.start_deadline));
+                back.push((
+                    from,
+                    Action::StartContainer { name },
+                    container.start_deadline,
+                ));
             }
         }
         let device = self.device();
@@ -771,13 +1096,22 @@ impl<'a> Planner<'a> {
         let mut from = 0;
         if facts.mount.store.is_some() {
             from = self.steps.len();
-            self.steps.push(Step::new(Action::Unmount { target: target.clone() }, deadlines.unmount).in_gap());
+            self.steps.push(
+                Step::new(
+                    Action::Unmount {
+                        target: target.clone(),
+                    },
+                    deadlines.unmount,
+                )
+                .in_gap(),
+            );
         }
         back.push((from, Action::Mount { device, target }, deadlines.mount));
         let mut from = 0;
         if self.is_primary() {
             from = self.steps.len();
-            self.steps.push(Step::new(Action::Demote, deadlines.demote).in_gap());
+            self.steps
+                .push(Step::new(Action::Demote, deadlines.demote).in_gap());
         }
         back.push((from, Action::Promote, deadlines.promote));
         for (from, action, deadline) in back.into_iter().rev() {
@@ -795,12 +1129,19 @@ impl<'a> Planner<'a> {
             );
         }
         for place in &self.facts.mount.elsewhere {
-            self.error(Code::StoreMountedElsewhere, place.display().to_string(), "the store is mounted here too and would keep the device busy", "unmount it");
+            self.error(
+                Code::StoreMountedElsewhere,
+                place.display().to_string(),
+                "the store is mounted here too and would keep the device busy",
+                "unmount it",
+            );
         }
     }
 
     fn stop(&mut self) {
-        let Some(drbd) = self.running_resource() else { return };
+        let Some(drbd) = self.running_resource() else {
+            return;
+        };
         self.holders();
         if drbd.role != Role::Primary && self.facts.mount.store.is_none() {
             if self.facts.ledger.serving {
@@ -815,7 +1156,9 @@ impl<'a> Planner<'a> {
     fn release(&mut self, peer_placement: Option<&str>) {
         let name = self.name();
         let peer = self.peer();
-        let Some(drbd) = self.running_resource() else { return };
+        let Some(drbd) = self.running_resource() else {
+            return;
+        };
         self.compare_placement(peer_placement);
         if drbd.role != Role::Primary {
             let ours = self.facts.ledger.owner.as_deref() == Some(&self.facts.node);
@@ -838,13 +1181,25 @@ impl<'a> Planner<'a> {
             if let Some(store) = &self.facts.mount.store
                 && store.read_only
             {
-                self.warn(Code::StoreReadOnly, self.resource.mount.display().to_string(), "mounted read-only, perhaps after I/O errors", "handing it over is right; look at the kernel log afterwards");
+                self.warn(
+                    Code::StoreReadOnly,
+                    self.resource.mount.display().to_string(),
+                    "mounted read-only, perhaps after I/O errors",
+                    "handing it over is right; look at the kernel log afterwards",
+                );
             }
         }
         self.leave();
-        self.steps.push(Step::new(Action::AwaitPeerPrimary, self.resource.deadlines.take_back).in_gap());
+        self.steps
+            .push(Step::new(Action::AwaitPeerPrimary, self.resource.deadlines.take_back).in_gap());
         self.step(Action::RecordPeerOwns, QUICK);
-        if self.facts.conf.fencing.as_deref().is_none_or(|f| f == "dont-care") {
+        if self
+            .facts
+            .conf
+            .fencing
+            .as_deref()
+            .is_none_or(|f| f == "dont-care")
+        {
             self.warn(
                 Code::WeakPromise,
                 &name,
@@ -859,11 +1214,20 @@ impl<'a> Planner<'a> {
         let peer = self.peer();
         self.compare_placement(peer_placement);
         self.fit_to_serve();
-        let Some(drbd) = self.running_resource() else { return };
+        let Some(drbd) = self.running_resource() else {
+            return;
+        };
         if drbd.role == Role::Primary {
             self.primary_with_reason(drbd, &["handover", "takeover"]);
-            if self.facts.ledger.owner.as_deref() == Some(&self.facts.node) && !self.open_is("handover") {
-                self.warn(Code::NothingToDo, &name, "this node serves it already", format!("`failover start {name}` starts what does not run"));
+            if self.facts.ledger.owner.as_deref() == Some(&self.facts.node)
+                && !self.open_is("handover")
+            {
+                self.warn(
+                    Code::NothingToDo,
+                    &name,
+                    "this node serves it already",
+                    format!("`failover start {name}` starts what does not run"),
+                );
                 return;
             }
             self.serve(None, false);
@@ -874,7 +1238,12 @@ impl<'a> Planner<'a> {
         self.step(Action::AwaitPeerSecondary, self.resource.deadlines.handover);
         self.serve(Some(Action::Promote), false);
         if drbd.connected() && drbd.peer_role == Role::Secondary {
-            self.warn(Code::PeerNotPrimary, &name, format!("{peer} does not serve it now"), "this node will serve at once");
+            self.warn(
+                Code::PeerNotPrimary,
+                &name,
+                format!("{peer} does not serve it now"),
+                "this node will serve at once",
+            );
         }
     }
 
@@ -883,12 +1252,19 @@ impl<'a> Planner<'a> {
         let peer = self.peer();
         let facts = self.facts;
         self.fit_to_serve();
-        let Some(drbd) = self.running_resource() else { return };
+        let Some(drbd) = self.running_resource() else {
+            return;
+        };
         let resuming = self.open_is("takeover");
         if drbd.role == Role::Primary {
             self.primary_with_reason(drbd, &["takeover", "start", "handover"]);
             if facts.ledger.owner.as_deref() == Some(&facts.node) && !resuming {
-                self.warn(Code::NothingToDo, &name, "this node serves it already", format!("`failover start {name}` starts what does not run"));
+                self.warn(
+                    Code::NothingToDo,
+                    &name,
+                    "this node serves it already",
+                    format!("`failover start {name}` starts what does not run"),
+                );
                 return;
             }
         }
@@ -902,7 +1278,12 @@ impl<'a> Planner<'a> {
                 format!("it is alive: run `failover handover {name}` here and `failover release {name}` there"),
             );
             if drbd.peer_role == Role::Primary {
-                self.error(Code::PeerPrimary, &name, format!("{peer} is Primary"), "two owners destroy the data of one of them");
+                self.error(
+                    Code::PeerPrimary,
+                    &name,
+                    format!("{peer} is Primary"),
+                    "two owners destroy the data of one of them",
+                );
             }
         }
         let declared = takeover.declare_data_current.as_ref();
@@ -947,11 +1328,18 @@ impl<'a> Planner<'a> {
         if drbd.role != Role::Primary {
             let attested = takeover.attest.is_some();
             if attested && !given_up(drbd) {
-                self.steps.push(Step::new(Action::Disconnect, self.resource.deadlines.drbd).in_gap());
+                self.steps
+                    .push(Step::new(Action::Disconnect, self.resource.deadlines.drbd).in_gap());
             }
             promote = Some(match (declared, &takeover.promote_unfenced) {
-                (Some(accepted), _) if !drbd.all_disks(Disk::UpToDate) => Action::DeclareDataCurrent { accepted: accepted.clone() },
-                (_, Some(accepted)) => Action::PromoteUnfenced { accepted: accepted.clone() },
+                (Some(accepted), _) if !drbd.all_disks(Disk::UpToDate) => {
+                    Action::DeclareDataCurrent {
+                        accepted: accepted.clone(),
+                    }
+                }
+                (_, Some(accepted)) => Action::PromoteUnfenced {
+                    accepted: accepted.clone(),
+                },
                 _ => Action::PromoteFenced,
             });
         }
@@ -968,10 +1356,17 @@ impl<'a> Planner<'a> {
     fn local_data(&mut self, drbd: &Drbd, declared: bool, resuming: bool) {
         let name = self.name();
         let facts = self.facts;
-        let accept = format!("`failover takeover {name} --declare-data-current \"who: I accept losing what {} acknowledged since\"`", self.peer());
+        let accept = format!(
+            "`failover takeover {name} --declare-data-current \"who: I accept losing what {} acknowledged since\"`",
+            self.peer()
+        );
         let findings_before = self.findings.len();
         if !drbd.all_disks(Disk::UpToDate) {
-            let states: Vec<_> = drbd.volumes.iter().map(|(n, v)| format!("volume {n} {}", v.disk)).collect();
+            let states: Vec<_> = drbd
+                .volumes
+                .iter()
+                .map(|(n, v)| format!("volume {n} {}", v.disk))
+                .collect();
             let inconsistent = drbd.volumes.values().any(|v| v.disk < Disk::Outdated);
             self.error(
                 Code::DiskNotUpToDate,
@@ -979,9 +1374,15 @@ impl<'a> Planner<'a> {
                 format!(
                     "the local disk is not UpToDate: {}{}",
                     states.join(", "),
-                    if inconsistent { "; it is no point in time at all" } else { "" }
+                    if inconsistent {
+                        "; it is no point in time at all"
+                    } else {
+                        ""
+                    }
                 ),
-                format!("find the node with the good data; the only way on here is dangerous: {accept}"),
+                format!(
+                    "find the node with the good data; the only way on here is dangerous: {accept}"
+                ),
             );
         }
         if given_up(drbd) && !resuming {
@@ -993,16 +1394,27 @@ impl<'a> Planner<'a> {
             );
         }
         let current = drbd.in_sync()
-            || facts.ledger.current.as_ref().is_some_and(|c| c.boot_id == facts.boot_id && !c.boot_id.is_empty());
+            || facts
+                .ledger
+                .current
+                .as_ref()
+                .is_some_and(|c| c.boot_id == facts.boot_id && !c.boot_id.is_empty());
         if !current {
             let when = facts.ledger.current.as_ref().map_or_else(
                 || "it was never seen to be".to_owned(),
-                |c| format!("it was last seen to be at {}, before this node's last boot", c.at),
+                |c| {
+                    format!(
+                        "it was last seen to be at {}, before this node's last boot",
+                        c.at
+                    )
+                },
             );
             self.error(
                 Code::DataMayBeStale,
                 &name,
-                format!("nothing shows that the local data was current when the link was lost: {when}"),
+                format!(
+                    "nothing shows that the local data was current when the link was lost: {when}"
+                ),
                 format!("connect to the peer if its disk can still be read; otherwise {accept}"),
             );
         }

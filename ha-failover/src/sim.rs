@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::evidence::{FenceEvidence, Fencer, Power};
 use crate::facts::{
-    BackingDisk, Conf, ConfVolume, ContainerFacts, ContainerState, Disk, Drbd, Facts, Link, MountFacts, Role,
-    StoreMount, VolumeFacts,
+    BackingDisk, Conf, ConfVolume, ContainerFacts, ContainerState, Disk, Drbd, Facts, Link,
+    MountFacts, Role, StoreMount, VolumeFacts,
 };
 use crate::journal::{self, Record};
 use crate::ledger::{Current, Ledger, OwnerRecord, Tombstone};
@@ -98,7 +98,11 @@ impl Cluster {
                     configured: true,
                     attached: true,
                     wants_link: true,
-                    role: if serves { Role::Primary } else { Role::Secondary },
+                    role: if serves {
+                        Role::Primary
+                    } else {
+                        Role::Secondary
+                    },
                     disk: Disk::UpToDate,
                     metadata: true,
                     needs_log: false,
@@ -144,7 +148,9 @@ impl Cluster {
     pub fn serves(&self) -> Vec<&str> {
         self.nodes
             .iter()
-            .filter(|(_, n)| n.powered && n.mounted && n.running.len() == self.resource.containers.len())
+            .filter(|(_, n)| {
+                n.powered && n.mounted && n.running.len() == self.resource.containers.len()
+            })
             .map(|(name, _)| name.as_str())
             .collect()
     }
@@ -176,7 +182,13 @@ impl Cluster {
             .map(|(name, _)| name.clone())
             .collect();
         for name in serving {
-            let next = self.nodes.values().map(|n| n.data.version).max().unwrap_or(0) + 1;
+            let next = self
+                .nodes
+                .values()
+                .map(|n| n.data.version)
+                .max()
+                .unwrap_or(0)
+                + 1;
             self.store(&name, |data| data.version = next);
         }
     }
@@ -222,7 +234,11 @@ impl Cluster {
     }
 
     fn connected(&self) -> bool {
-        self.link && self.nodes.values().all(|n| n.powered && n.configured && n.wants_link)
+        self.link
+            && self
+                .nodes
+                .values()
+                .all(|n| n.powered && n.configured && n.wants_link)
     }
 
     /// What DRBD does by itself after a change: resync, or give up after split brain.
@@ -230,7 +246,11 @@ impl Cluster {
         if !self.connected() {
             return;
         }
-        let primaries = self.nodes.values().filter(|n| n.role == Role::Primary).count();
+        let primaries = self
+            .nodes
+            .values()
+            .filter(|n| n.role == Role::Primary)
+            .count();
         if primaries > 1 {
             for node in self.nodes.values_mut() {
                 node.wants_link = false;
@@ -241,7 +261,13 @@ impl Cluster {
             .nodes
             .iter()
             .filter(|(_, n)| n.attached)
-            .max_by_key(|(_, n)| (n.role == Role::Primary, n.disk == Disk::UpToDate, n.data.version))
+            .max_by_key(|(_, n)| {
+                (
+                    n.role == Role::Primary,
+                    n.disk == Disk::UpToDate,
+                    n.data.version,
+                )
+            })
             .map(|(name, n)| (name.clone(), n.data.clone(), n.disk));
         if let Some((_, data, Disk::UpToDate)) = best {
             for node in self.nodes.values_mut().filter(|n| n.attached) {
@@ -264,15 +290,28 @@ impl Cluster {
     }
 
     fn audit(&mut self, after: &str) {
-        let mounted: Vec<_> = self.nodes.iter().filter(|(_, n)| n.powered && n.mounted).map(|(n, _)| n.clone()).collect();
-        let running: Vec<_> =
-            self.nodes.iter().filter(|(_, n)| n.powered && !n.running.is_empty()).map(|(n, _)| n.clone()).collect();
+        let mounted: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| n.powered && n.mounted)
+            .map(|(n, _)| n.clone())
+            .collect();
+        let running: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| n.powered && !n.running.is_empty())
+            .map(|(n, _)| n.clone())
+            .collect();
         if mounted.len() > 1 || running.len() > 1 {
-            self.violations.push(format!("after {after}: mounted on {mounted:?}, containers on {running:?}"));
+            self.violations.push(format!(
+                "after {after}: mounted on {mounted:?}, containers on {running:?}"
+            ));
         }
         for (name, n) in &self.nodes {
             if n.powered && !n.running.is_empty() && !n.mounted {
-                self.violations.push(format!("after {after}: containers on {name} without the store"));
+                self.violations.push(format!(
+                    "after {after}: containers on {name} without the store"
+                ));
             }
         }
     }
@@ -342,7 +381,11 @@ impl World for SimWorld {
                 (false, false) => Link::StandAlone,
             });
             drbd.peer_role = if connected { peer.role } else { Role::Unknown };
-            let disk = if node.attached { node.disk } else { Disk::Diskless };
+            let disk = if node.attached {
+                node.disk
+            } else {
+                Disk::Diskless
+            };
             drbd.volumes.insert(0, VolumeFacts::new(0, disk, peer_disk));
             facts.drbd = Some(drbd);
         }
@@ -379,7 +422,9 @@ impl World for SimWorld {
                     ContainerState::Stopped
                 }
             });
-            facts.containers.insert(spec.name.clone(), ContainerFacts::new(state));
+            facts
+                .containers
+                .insert(spec.name.clone(), ContainerFacts::new(state));
         }
         Ok(facts)
     }
@@ -392,9 +437,16 @@ impl World for SimWorld {
     ) -> std::result::Result<Done, Failure> {
         let mut cluster = self.cluster.borrow_mut();
         cluster.now += Duration::from_millis(10);
-        if let Some(i) = cluster.faults.iter().position(|f| f.node == self.node && f.step == action.name()) {
+        if let Some(i) = cluster
+            .faults
+            .iter()
+            .position(|f| f.node == self.node && f.step == action.name())
+        {
             let fault = cluster.faults.remove(i);
-            return Err(Failure::new(fault.kind, format!("{} made to fail", fault.step)));
+            return Err(Failure::new(
+                fault.kind,
+                format!("{} made to fail", fault.step),
+            ));
         }
         let result = cluster.act(&self.node, action, evidence);
         cluster.settle();
@@ -441,7 +493,10 @@ impl Cluster {
                 return failed("not mounted");
             }
             let old = node.data.owner.as_ref();
-            if old.is_some_and(|o| o.owner == name) && node.ledger.owner.as_deref() == Some(name) && node.ledger.serving {
+            if old.is_some_and(|o| o.owner == name)
+                && node.ledger.owner.as_deref() == Some(name)
+                && node.ledger.serving
+            {
                 return Ok(Done::already());
             }
             let epoch = match old {
@@ -521,7 +576,10 @@ impl Cluster {
                     return Ok(Done::already());
                 }
                 if connected && peer_role == Role::Primary {
-                    return Err(Failure::new(FailureKind::PeerPrimary, "refused with code -1 (SS_TWO_PRIMARIES)"));
+                    return Err(Failure::new(
+                        FailureKind::PeerPrimary,
+                        "refused with code -1 (SS_TWO_PRIMARIES)",
+                    ));
                 }
                 if *action == Action::Promote && !connected {
                     return failed("not connected, so without the peer's consent");
@@ -544,14 +602,21 @@ impl Cluster {
                 Ok(already(was == Role::Secondary))
             }
             Action::AwaitPeerSecondary | Action::AwaitPeerPrimary => {
-                let wanted = if *action == Action::AwaitPeerPrimary { Role::Primary } else { Role::Secondary };
+                let wanted = if *action == Action::AwaitPeerPrimary {
+                    Role::Primary
+                } else {
+                    Role::Secondary
+                };
                 if connected && peer_role == wanted {
                     Ok(Done::now())
                 } else if !connected && *action == Action::AwaitPeerSecondary {
                     failed("the connection was lost")
                 } else {
                     self.now += Duration::from_secs(1);
-                    Err(Failure::new(FailureKind::Pending, format!("the peer is not {wanted}")))
+                    Err(Failure::new(
+                        FailureKind::Pending,
+                        format!("the peer is not {wanted}"),
+                    ))
                 }
             }
             Action::Mount { .. } => {
@@ -584,11 +649,19 @@ impl Cluster {
                 Ok(already(!node.running.insert(name.clone())))
             }
             Action::AwaitReady { name } => {
-                if node.running.contains(name) { Ok(Done::now()) } else { failed("not running") }
+                if node.running.contains(name) {
+                    Ok(Done::now())
+                } else {
+                    failed("not running")
+                }
             }
             Action::StopContainer { name } => Ok(already(!node.running.remove(name))),
             Action::VerifyGone { name } => {
-                if node.running.contains(name) { failed("still there") } else { Ok(Done::now()) }
+                if node.running.contains(name) {
+                    failed("still there")
+                } else {
+                    Ok(Done::now())
+                }
             }
             Action::RecordReleased => {
                 node.ledger.serving = false;
@@ -602,7 +675,8 @@ impl Cluster {
             }
             Action::RecordSeen => {
                 if connected && node.disk == Disk::UpToDate {
-                    node.ledger.current = Some(Current::new(format!("boot-{}", node.boot), now, None));
+                    node.ledger.current =
+                        Some(Current::new(format!("boot-{}", node.boot), now, None));
                     if peer_role == Role::Primary {
                         node.ledger.owner = Some(peer_name);
                         node.ledger.serving = false;
@@ -637,7 +711,12 @@ impl SimFencer {
 
 impl Fencer for SimFencer {
     fn status(&mut self, node: &str) -> Result<Power> {
-        let on = self.cluster.borrow().nodes.get(node).is_some_and(|n| n.powered);
+        let on = self
+            .cluster
+            .borrow()
+            .nodes
+            .get(node)
+            .is_some_and(|n| n.powered);
         Ok(if on { Power::On } else { Power::Off })
     }
 

@@ -5,7 +5,13 @@ mod common;
 
 use common::{Cluster, Run};
 
-const RELEASE: &[&str] = &["stop-container", "unmount", "demote", "await-peer-primary", "record-peer-owns"];
+const RELEASE: &[&str] = &[
+    "stop-container",
+    "unmount",
+    "demote",
+    "await-peer-primary",
+    "record-peer-owns",
+];
 const HANDOVER: &[&str] = &[
     "await-peer-secondary",
     "promote",
@@ -29,7 +35,12 @@ fn all() -> Vec<Case> {
     let side = |source: bool, steps: &[&str]| -> Vec<Case> {
         steps
             .iter()
-            .flat_map(|step| ["before", "after"].map(|when| Case { source, at: format!("{when}:{step}") }))
+            .flat_map(|step| {
+                ["before", "after"].map(|when| Case {
+                    source,
+                    at: format!("{when}:{step}"),
+                })
+            })
             .collect()
     };
     [side(true, RELEASE), side(false, HANDOVER)].concat()
@@ -43,7 +54,11 @@ fn killed(run: &Run) -> bool {
 fn play(cluster: &Cluster, case: &Case, from: &str, to: &str) {
     let die = ["--die-at", case.at.as_str()];
     let with = |command: &'static str, dies: bool| -> Vec<&str> {
-        if dies { [&[command, "r0"][..], &die[..]].concat() } else { vec![command, "r0"] }
+        if dies {
+            [&[command, "r0"][..], &die[..]].concat()
+        } else {
+            vec![command, "r0"]
+        }
     };
     let mut target = cluster.spawn(to, &with("handover", !case.source));
     target.until("await-peer-secondary");
@@ -51,14 +66,20 @@ fn play(cluster: &Cluster, case: &Case, from: &str, to: &str) {
     assert_eq!(killed(&source), case.source, "{case:?}: {source:#?}");
     if case.source {
         // The rerun carries on; the target is still armed, or has it already.
-        let again = cluster.failover(from, &["release", "r0"]).ok("release again");
+        let again = cluster
+            .failover(from, &["release", "r0"])
+            .ok("release again");
         eprintln!("{case:?}: the rerun of release did {:?}", again.steps());
         target.wait().ok("handover");
     } else {
         let target = target.wait();
         assert!(killed(&target), "{case:?}: {target:#?}");
         // At no time have both served, whatever the dead target left behind.
-        assert!(cluster.serving().len() <= 1, "{case:?}: {:?}", cluster.serving());
+        assert!(
+            cluster.serving().len() <= 1,
+            "{case:?}: {:?}",
+            cluster.serving()
+        );
         if source.status == Some(4) {
             // It took the store back, because nobody came.
             cluster.assert_serves(from);
@@ -67,7 +88,9 @@ fn play(cluster: &Cluster, case: &Case, from: &str, to: &str) {
             target.ok("handover again");
         } else {
             source.ok("release");
-            let again = cluster.failover(to, &["handover", "r0"]).ok("handover again");
+            let again = cluster
+                .failover(to, &["handover", "r0"])
+                .ok("handover again");
             eprintln!("{case:?}: the rerun of handover did {:?}", again.steps());
         }
     }
@@ -76,12 +99,17 @@ fn play(cluster: &Cluster, case: &Case, from: &str, to: &str) {
         let ledger = cluster.status(node)["facts"]["ledger"].clone();
         assert_eq!(ledger["owner"], to, "{case:?}: {node}: {ledger}");
         assert_eq!(ledger["serving"], to == node, "{case:?}: {node}: {ledger}");
-        assert!(cluster.status(node)["facts"]["open"].is_null(), "{case:?}: {node}");
+        assert!(
+            cluster.status(node)["facts"]["open"].is_null(),
+            "{case:?}: {node}"
+        );
     }
 }
 
 fn play_all(name: &str, cases: &[Case]) {
-    let Some(cluster) = Cluster::boot(name) else { return };
+    let Some(cluster) = Cluster::boot(name) else {
+        return;
+    };
     cluster.serve();
     let (mut from, mut to) = ("node1", "node2");
     for case in cases {

@@ -26,8 +26,12 @@ fn host(error: &node_ops::Error) -> Failure {
     let failure = failed(chain(error));
     match error.kind() {
         node_ops::ErrorKind::Permission => failure.remedy("run it as root"),
-        node_ops::ErrorKind::ModuleNotFound => failure.remedy("install DRBD's kernel module for this kernel"),
-        node_ops::ErrorKind::NotReady => failure.remedy("the device is Secondary here; promote it first"),
+        node_ops::ErrorKind::ModuleNotFound => {
+            failure.remedy("install DRBD's kernel module for this kernel")
+        }
+        node_ops::ErrorKind::NotReady => {
+            failure.remedy("the device is Secondary here; promote it first")
+        }
         _ => failure,
     }
 }
@@ -93,7 +97,11 @@ impl Node {
         result
     }
 
-    fn run(&self, operation: &Operation, deadline: Duration) -> std::result::Result<Outcome, Failure> {
+    fn run(
+        &self,
+        operation: &Operation,
+        deadline: Duration,
+    ) -> std::result::Result<Outcome, Failure> {
         self.with_drbd(|drbd| drbd.run(operation, deadline))
             .map_err(|e| drbd::failure(&e))
     }
@@ -113,7 +121,12 @@ impl Node {
     fn observed(&self) -> std::result::Result<crate::facts::Drbd, Failure> {
         self.snapshot()
             .map_err(|e| failed(e.chain()))?
-            .ok_or_else(|| failed(format!("{}: not configured in the kernel", self.resource.name)))
+            .ok_or_else(|| {
+                failed(format!(
+                    "{}: not configured in the kernel",
+                    self.resource.name
+                ))
+            })
     }
 
     pub(super) fn act(
@@ -148,9 +161,9 @@ impl Node {
             Action::AwaitSync => self.await_sync(deadline),
             Action::MakeFilesystem { device } => self.make_filesystem(device, deadline),
             Action::Promote => self.promote(deadline),
-            Action::PromoteFenced | Action::DeclareDataCurrent { .. } | Action::PromoteUnfenced { .. } => {
-                self.promote_on(action, evidence, deadline)
-            }
+            Action::PromoteFenced
+            | Action::DeclareDataCurrent { .. }
+            | Action::PromoteUnfenced { .. } => self.promote_on(action, evidence, deadline),
             Action::Demote => self.demote(deadline),
             Action::AwaitPeerSecondary => self.await_peer_secondary(deadline),
             Action::AwaitPeerPrimary => self.await_peer_primary(deadline),
@@ -196,7 +209,10 @@ impl Node {
 
     fn load_module(&self, helper: &Path) -> Performed {
         let Some(helper) = helper.to_str() else {
-            return Err(failed(format!("{}: not a path the kernel can be given", helper.display())));
+            return Err(failed(format!(
+                "{}: not a path the kernel can be given",
+                helper.display()
+            )));
         };
         match node_ops::modules::load("drbd", &[("usermode_helper", helper)]) {
             Ok(node_ops::Outcome::AlreadyThere) => Ok(Done::already()),
@@ -206,11 +222,12 @@ impl Node {
     }
 
     fn target(&self, volume: u16, disk: &Path) -> std::result::Result<drbd_md::Target, Failure> {
-        self.conf
-            .targets
-            .get(&volume)
-            .cloned()
-            .ok_or_else(|| failed(format!("{}: volume {volume} is not in drbd.conf", disk.display())))
+        self.conf.targets.get(&volume).cloned().ok_or_else(|| {
+            failed(format!(
+                "{}: volume {volume} is not in drbd.conf",
+                disk.display()
+            ))
+        })
     }
 
     fn apply_activity_log(&self, volume: u16, disk: &Path) -> Performed {
@@ -234,7 +251,11 @@ impl Node {
             let done = outcome(self.run(operation, left)?, &operation.to_string())?;
             already &= done.already;
         }
-        Ok(if already { Done::already() } else { Done::now() })
+        Ok(if already {
+            Done::already()
+        } else {
+            Done::now()
+        })
     }
 
     fn attach(&self, deadline: Duration) -> Performed {
@@ -271,13 +292,19 @@ impl Node {
             match node_ops::holders::of_device(&device) {
                 Ok(holders) if !holders.is_empty() => {
                     for holder in holders {
-                        failure.message.push_str(&format!("; {} is held by {holder}", device.display()));
+                        failure
+                            .message
+                            .push_str(&format!("; {} is held by {holder}", device.display()));
                     }
                     failure.remedy = Some("end those, then run the command again".into());
                 }
                 _ => {
-                    failure.message.push_str(&format!("; nobody was seen holding {}", device.display()));
-                    failure.remedy = Some("somebody passing (udev, blkid) held it; run the command again".into());
+                    failure
+                        .message
+                        .push_str(&format!("; nobody was seen holding {}", device.display()));
+                    failure.remedy = Some(
+                        "somebody passing (udev, blkid) held it; run the command again".into(),
+                    );
                 }
             }
         }
@@ -312,7 +339,8 @@ impl Node {
         let peer = self.peer()?;
         let connected = self.watch(deadline, |drbd| {
             let drbd = drbd?;
-            drbd.connected().then(|| format!("{peer} is {}, disks {}", drbd.peer_role, disks(drbd)))
+            drbd.connected()
+                .then(|| format!("{peer} is {}, disks {}", drbd.peer_role, disks(drbd)))
         })?;
         Ok(match connected {
             Some(text) => Done::now().note(text),
@@ -326,10 +354,16 @@ impl Node {
             .with_drbd(|drbd| drbd.snapshot(deadline))
             .map_err(|e| drbd::failure(&e))?;
         let Some(seen) = state.resource(&self.resource.name) else {
-            return Err(failed(format!("{}: not configured in the kernel", self.resource.name)));
+            return Err(failed(format!(
+                "{}: not configured in the kernel",
+                self.resource.name
+            )));
         };
         if let Err(against) = seen.day_zero() {
-            return Err(failed(format!("these are not two fresh disks: {}", against.join("; "))));
+            return Err(failed(format!(
+                "these are not two fresh disks: {}",
+                against.join("; ")
+            )));
         }
         let operation = Operation::InitializeFromHere { resource };
         outcome(self.run(&operation, deadline)?, &operation.to_string())
@@ -361,9 +395,12 @@ impl Node {
             // Made by the run that was cut short: the disk was proved fresh before it.
             Some(found) if resumed => (found.fsid, Done::already()),
             _ => {
-                let made = mounts::mkfs_btrfs(device, &self.resource.name, Overwrite::Nothing, deadline)
-                    .map_err(|e| match e.kind() {
-                        node_ops::ErrorKind::TimedOut => Failure::new(FailureKind::Unknown, chain(&e)),
+                let made =
+                    mounts::mkfs_btrfs(device, &self.resource.name, Overwrite::Nothing, deadline)
+                        .map_err(|e| match e.kind() {
+                        node_ops::ErrorKind::TimedOut => {
+                            Failure::new(FailureKind::Unknown, chain(&e))
+                        }
                         _ => host(&e),
                     })?;
                 (made.fsid, Done::now())
@@ -417,7 +454,12 @@ impl Node {
 
     /// Becomes Primary on evidence. The peer's role may still look like Primary
     /// for the time the kernel needs to notice that it is gone.
-    fn promote_on(&self, action: &Action, evidence: Option<&FenceEvidence>, deadline: Duration) -> Performed {
+    fn promote_on(
+        &self,
+        action: &Action,
+        evidence: Option<&FenceEvidence>,
+        deadline: Duration,
+    ) -> Performed {
         let peer = self.peer()?;
         let Some(evidence) = evidence.filter(|e| e.node() == peer) else {
             return Err(failed(format!("no evidence that {peer} is off")));
@@ -436,7 +478,8 @@ impl Node {
         loop {
             match self.with_drbd(|d| d.run(&operation, retry.left().max(Duration::from_secs(1)))) {
                 Ok(o) => return outcome(o, &operation.to_string()),
-                Err(e) if (passing(&e) || e.kind() == ErrorKind::PeerIsPrimary) && retry.again() => {}
+                Err(e)
+                    if (passing(&e) || e.kind() == ErrorKind::PeerIsPrimary) && retry.again() => {}
                 Err(e) => return Err(drbd::failure(&e)),
             }
         }
@@ -446,7 +489,9 @@ impl Node {
         let resource = self.resource_name()?;
         let mut retry = Retry::within(deadline);
         loop {
-            match self.with_drbd(|d| d.secondary(&resource, retry.left().max(Duration::from_secs(1)))) {
+            match self
+                .with_drbd(|d| d.secondary(&resource, retry.left().max(Duration::from_secs(1))))
+            {
                 Ok(o) => return outcome(o, "secondary"),
                 Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Done::already()),
                 // Somebody passing: udev, blkid. Real holders are named when the time is up.
@@ -480,20 +525,27 @@ impl Node {
                 FailureKind::Timeout,
                 format!("{peer} did not let go within {} s", deadline.as_secs_f32()),
             )
-            .remedy(format!("run `failover release {}` there", self.resource.name))),
+            .remedy(format!(
+                "run `failover release {}` there",
+                self.resource.name
+            ))),
         }
     }
 
     fn await_peer_primary(&self, deadline: Duration) -> Performed {
         let peer = self.peer()?;
         let seen = self.watch(deadline, |drbd| {
-            drbd.filter(|d| d.connected() && d.peer_role == Role::Primary).map(|_| ())
+            drbd.filter(|d| d.connected() && d.peer_role == Role::Primary)
+                .map(|_| ())
         })?;
         match seen {
             Some(()) => Ok(Done::now()),
             None => Err(Failure::new(
                 FailureKind::Timeout,
-                format!("{peer} did not take the store within {} s", deadline.as_secs_f32()),
+                format!(
+                    "{peer} did not take the store within {} s",
+                    deadline.as_secs_f32()
+                ),
             )
             .remedy(format!(
                 "run `failover handover {}` there first and wait until it is armed",
@@ -505,7 +557,10 @@ impl Node {
     fn mount_store(&self, device: &Path, target: &Path, deadline: Duration) -> Performed {
         let seen = self.observed()?;
         if let Some(by) = &seen.suspended {
-            return Err(failed(format!("{}: its I/O is suspended ({by}); a mount would hang", self.resource.name)));
+            return Err(failed(format!(
+                "{}: its I/O is suspended ({by}); a mount would hang",
+                self.resource.name
+            )));
         }
         let mut options = MountOptions::new();
         for option in &self.resource.mount_options {
@@ -517,8 +572,10 @@ impl Node {
         }
         let (device, target) = (device.to_owned(), target.to_owned());
         let what = format!("mount {} at {}", device.display(), target.display());
-        let mounted = within(&what, deadline, move || mounts::mount_btrfs(&device, &target, &options))?
-            .map_err(|e| host(&e))?;
+        let mounted = within(&what, deadline, move || {
+            mounts::mount_btrfs(&device, &target, &options)
+        })?
+        .map_err(|e| host(&e))?;
         Ok(match mounted.outcome {
             node_ops::Outcome::AlreadyThere => Done::already(),
             _ => Done::now(),
@@ -535,7 +592,8 @@ impl Node {
                 Ok(_) => return Ok(Done::now()),
                 Err(e) if e.kind() == node_ops::ErrorKind::Busy && retry.again() => {}
                 Err(e) if e.kind() == node_ops::ErrorKind::Busy => {
-                    return Err(failed(chain(&e)).remedy("end those that hold it, then run the command again"));
+                    return Err(failed(chain(&e))
+                        .remedy("end those that hold it, then run the command again"));
                 }
                 Err(e) => return Err(host(&e)),
             }
@@ -554,15 +612,21 @@ impl Node {
             return Err(failed(format!("{point}: {} is not Btrfs", store.fs_type)));
         }
         if store.read_only {
-            return Err(failed(format!("{point}: mounted read-only")).remedy("look at the kernel log for I/O errors"));
+            return Err(failed(format!("{point}: mounted read-only"))
+                .remedy("look at the kernel log for I/O errors"));
         }
         let record = OwnerRecord::read(&self.resource.mount).map_err(error)?;
-        let known = ledger.fsid.as_ref().or(record.as_ref().and_then(|s| s.fsid.as_ref()));
+        let known = ledger
+            .fsid
+            .as_ref()
+            .or(record.as_ref().and_then(|s| s.fsid.as_ref()));
         if let (Some(known), Some(now)) = (known, &store.fsid)
             && known != now
         {
-            return Err(failed(format!("{point}: the file system is {now}, recorded is {known}"))
-                .remedy("find out which disk this is before anything writes to it"));
+            return Err(failed(format!(
+                "{point}: the file system is {now}, recorded is {known}"
+            ))
+            .remedy("find out which disk this is before anything writes to it"));
         }
         if let Some(theirs) = &record
             && theirs.owner != self.name
@@ -604,7 +668,9 @@ impl Node {
         if ours
             && ledger.owner.as_deref() == Some(&self.name)
             && ledger.serving
-            && old.as_ref().is_some_and(|o| o.epoch == ledger.epoch && o.placement == canonical)
+            && old
+                .as_ref()
+                .is_some_and(|o| o.epoch == ledger.epoch && o.placement == canonical)
         {
             return Ok(Done::already().note(format!("epoch {}", ledger.epoch)));
         }
@@ -637,7 +703,11 @@ fn passing(e: &drbd_nl::Error) -> bool {
 }
 
 fn disks(drbd: &crate::facts::Drbd) -> String {
-    let words: Vec<_> = drbd.volumes.values().map(|v| format!("{}/{}", v.disk, v.peer_disk)).collect();
+    let words: Vec<_> = drbd
+        .volumes
+        .values()
+        .map(|v| format!("{}/{}", v.disk, v.peer_disk))
+        .collect();
     words.join(", ")
 }
 
@@ -656,7 +726,8 @@ struct FencedWord(Option<std::path::PathBuf>);
 impl FencedWord {
     fn leave(resource: &str, evidence: &FenceEvidence) -> Self {
         let path = Path::new(FENCED_DIR).join(resource);
-        let written = fs::create_dir_all(FENCED_DIR).and_then(|()| fs::write(&path, format!("{evidence}\n")));
+        let written =
+            fs::create_dir_all(FENCED_DIR).and_then(|()| fs::write(&path, format!("{evidence}\n")));
         FencedWord(written.ok().map(|()| path))
     }
 }

@@ -65,7 +65,9 @@ impl NodeConf {
             }
         };
         let facts = &mut conf.facts;
-        facts.become_primary_on.clone_from(&found.sections.become_primary_on);
+        facts
+            .become_primary_on
+            .clone_from(&found.sections.become_primary_on);
         facts.peer = Some(peer.name.clone());
         if let Some((ours, theirs)) = peer.paths.first() {
             facts.address = Some(ours.socket.ip().to_string());
@@ -92,7 +94,11 @@ impl NodeConf {
             let (Some(disk), Some(meta_disk)) = (&volume.disk, &volume.meta_disk) else {
                 continue;
             };
-            let peer_minor = peer.volumes.iter().find(|(n, _, _)| *n == volume.number).map(|(_, minor, _)| *minor);
+            let peer_minor = peer
+                .volumes
+                .iter()
+                .find(|(n, _, _)| *n == volume.number)
+                .map(|(_, minor, _)| *minor);
             facts.volumes.insert(
                 number,
                 ConfVolume {
@@ -155,7 +161,11 @@ fn operations(steps: Vec<Step>) -> Vec<Operation> {
 
 fn text(error: &drbd_conf::Error) -> String {
     let lines: Vec<_> = error.diagnostics().iter().map(short).collect();
-    if lines.is_empty() { chain(error) } else { lines.join("; ") }
+    if lines.is_empty() {
+        chain(error)
+    } else {
+        lines.join("; ")
+    }
 }
 
 /// One line: place, message, remedy.

@@ -61,9 +61,16 @@ impl Node {
     }
 
     pub(super) fn spec(&self, name: &str) -> std::result::Result<&ContainerSpec, Failure> {
-        self.resource.containers.iter().find(|c| c.name == name).ok_or_else(|| {
-            Failure::new(FailureKind::Failed, format!("container {name} is not in the placement"))
-        })
+        self.resource
+            .containers
+            .iter()
+            .find(|c| c.name == name)
+            .ok_or_else(|| {
+                Failure::new(
+                    FailureKind::Failed,
+                    format!("container {name} is not in the placement"),
+                )
+            })
     }
 
     fn open_container(&self, name: &str) -> std::result::Result<Container, Failure> {
@@ -103,7 +110,8 @@ impl Node {
                 format!("{}: not on Btrfs", self.resource.lxcpath.display()),
             ));
         }
-        let links = node_ops::links::list().map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
+        let links = node_ops::links::list()
+            .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
         let mut wrong = Vec::new();
         for spec in &self.resource.containers {
             let facts = one(&lxcpath, spec);
@@ -118,8 +126,14 @@ impl Node {
                 ));
             }
             for bridge in facts.bridges {
-                if !links.iter().any(|l| l.name == bridge && l.kind.as_deref() == Some("bridge")) {
-                    wrong.push(format!("container {}: this host has no bridge {bridge}", spec.name));
+                if !links
+                    .iter()
+                    .any(|l| l.name == bridge && l.kind.as_deref() == Some("bridge"))
+                {
+                    wrong.push(format!(
+                        "container {}: this host has no bridge {bridge}",
+                        spec.name
+                    ));
                 }
             }
         }
@@ -131,7 +145,11 @@ impl Node {
         }
     }
 
-    pub(super) fn start_container(&self, name: &str, deadline: Duration) -> std::result::Result<Done, Failure> {
+    pub(super) fn start_container(
+        &self,
+        name: &str,
+        deadline: Duration,
+    ) -> std::result::Result<Done, Failure> {
         let container = self.open_container(name)?;
         let epoch = self
             .state
@@ -145,7 +163,10 @@ impl Node {
             Ok(Outcome::Done(())) => Ok(Done::now().note(format!("epoch {epoch}"))),
             Ok(Outcome::Unknown(unknown)) => Err(Failure::new(
                 FailureKind::Unknown,
-                format!("container {name}: its start is not over after {} s", unknown.deadline.as_secs_f32()),
+                format!(
+                    "container {name}: its start is not over after {} s",
+                    unknown.deadline.as_secs_f32()
+                ),
             )),
             Err(e) if e.kind() == lxc_rs::ErrorKind::AlreadyRunning => Ok(Done::already()),
             Err(e) => Err(refused(&e)),
@@ -153,7 +174,11 @@ impl Node {
     }
 
     /// Shutdown, and kill at the deadline. Nothing of it is left when this is done.
-    pub(super) fn stop_container(&self, name: &str, deadline: Duration) -> std::result::Result<Done, Failure> {
+    pub(super) fn stop_container(
+        &self,
+        name: &str,
+        deadline: Duration,
+    ) -> std::result::Result<Done, Failure> {
         if self.ensure_mounted().is_err() {
             // Without the store nothing of it can run: its root file system is there.
             return Ok(Done::already());
@@ -173,14 +198,21 @@ impl Node {
             Err(e) if e.kind() == lxc_rs::ErrorKind::NotRunning => Ok(Done::now()),
             Ok(Outcome::Unknown(_)) => Err(Failure::new(
                 FailureKind::Unknown,
-                format!("container {name}: killed, and still there after {} s", KILL.as_secs()),
+                format!(
+                    "container {name}: killed, and still there after {} s",
+                    KILL.as_secs()
+                ),
             )
             .remedy("a task that cannot be killed waits for I/O: look at the kernel log")),
             Err(e) => Err(refused(&e)),
         }
     }
 
-    pub(super) fn verify_gone(&self, name: &str, deadline: Duration) -> std::result::Result<Done, Failure> {
+    pub(super) fn verify_gone(
+        &self,
+        name: &str,
+        deadline: Duration,
+    ) -> std::result::Result<Done, Failure> {
         if self.ensure_mounted().is_err() {
             return Ok(Done::already());
         }
@@ -195,7 +227,11 @@ impl Node {
         }
     }
 
-    pub(super) fn await_ready(&self, name: &str, deadline: Duration) -> std::result::Result<Done, Failure> {
+    pub(super) fn await_ready(
+        &self,
+        name: &str,
+        deadline: Duration,
+    ) -> std::result::Result<Done, Failure> {
         let begun = Instant::now();
         let Some(ready) = self.spec(name)?.ready.clone() else {
             return Ok(Done::already());
@@ -206,20 +242,27 @@ impl Node {
             if left.is_zero() {
                 return Err(Failure::new(
                     FailureKind::Timeout,
-                    format!("container {name}: its probe did not answer within {} s", deadline.as_secs_f32()),
+                    format!(
+                        "container {name}: its probe did not answer within {} s",
+                        deadline.as_secs_f32()
+                    ),
                 ));
             }
             match &ready {
-                Ready::Tcp(address) => match TcpStream::connect_timeout(address, left.min(Duration::from_secs(1))) {
-                    Ok(_) => return Ok(Done::now()),
-                    Err(e) => last = format!("{address}: {e}"),
-                },
+                Ready::Tcp(address) => {
+                    match TcpStream::connect_timeout(address, left.min(Duration::from_secs(1))) {
+                        Ok(_) => return Ok(Done::now()),
+                        Err(e) => last = format!("{address}: {e}"),
+                    }
+                }
                 Ready::Exec(argv) => {
                     let container = self.open_container(name)?;
                     let (program, arguments) = argv.split_first().expect("checked when parsed");
                     let command = AttachCommand::new(program).args(arguments);
                     match container.attach_run(&command, left) {
-                        Ok(Outcome::Done(output)) if output.status.success() => return Ok(Done::now()),
+                        Ok(Outcome::Done(output)) if output.status.success() => {
+                            return Ok(Done::now());
+                        }
                         Ok(Outcome::Done(output)) => last = format!("{program}: {}", output.status),
                         Ok(Outcome::Unknown(_)) => last = format!("{program}: no answer"),
                         Err(e) => last = chain(&e),
@@ -229,7 +272,10 @@ impl Node {
             if begun.elapsed() >= deadline {
                 return Err(Failure::new(
                     FailureKind::Timeout,
-                    format!("container {name}: its probe did not answer within {} s: {last}", deadline.as_secs_f32()),
+                    format!(
+                        "container {name}: its probe did not answer within {} s: {last}",
+                        deadline.as_secs_f32()
+                    ),
                 ));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -240,7 +286,10 @@ impl Node {
         let mut told = Vec::new();
         for address in &self.spec(name)?.addresses {
             let std::net::IpAddr::V4(ip) = address.ip else {
-                told.push(format!("{}: IPv6 neighbours are not told by this version", address.ip));
+                told.push(format!(
+                    "{}: IPv6 neighbours are not told by this version",
+                    address.ip
+                ));
                 continue;
             };
             let mac = node_ops::links::MacAddress::new(address.mac.0);
@@ -267,29 +316,53 @@ impl Node {
     pub fn create_container(&mut self, new: &NewContainer, deadline: Duration) -> Result<()> {
         let resource = &self.resource;
         let name = &new.name;
-        let usage = |message: String, remedy: String| Err(Error::new(ErrorKind::Usage, message).remedy(remedy));
+        let usage = |message: String, remedy: String| {
+            Err(Error::new(ErrorKind::Usage, message).remedy(remedy))
+        };
         if !resource.containers.iter().any(|c| c.name == *name) {
             return usage(
-                format!("container {name} is not in the placement of {}", resource.name),
-                format!("add [[resource.container]] name = \"{name}\" to the placement of both nodes first"),
+                format!(
+                    "container {name} is not in the placement of {}",
+                    resource.name
+                ),
+                format!(
+                    "add [[resource.container]] name = \"{name}\" to the placement of both nodes first"
+                ),
             );
         }
         let facts = self.facts()?;
         let resource = &self.resource;
         let Some(store) = &facts.mount.store else {
             return usage(
-                format!("{}: the store of {} is not mounted here", resource.mount.display(), resource.name),
-                format!("run it on the node that serves it, or `failover start {}`", resource.name),
+                format!(
+                    "{}: the store of {} is not mounted here",
+                    resource.mount.display(),
+                    resource.name
+                ),
+                format!(
+                    "run it on the node that serves it, or `failover start {}`",
+                    resource.name
+                ),
             );
         };
         if store.fs_type != "btrfs" {
             return usage(
-                format!("{}: {} is {}, not Btrfs", resource.lxcpath.display(), store.source.display(), store.fs_type),
+                format!(
+                    "{}: {} is {}, not Btrfs",
+                    resource.lxcpath.display(),
+                    store.source.display(),
+                    store.fs_type
+                ),
                 "containers need subvolumes: mount the resource's Btrfs there".into(),
             );
         }
-        let text = fs::read_to_string(&new.config)
-            .map_err(|e| Error::io(ErrorKind::Usage, format!("{}: cannot be read", new.config.display()), e))?;
+        let text = fs::read_to_string(&new.config).map_err(|e| {
+            Error::io(
+                ErrorKind::Usage,
+                format!("{}: cannot be read", new.config.display()),
+                e,
+            )
+        })?;
         if !new.rootfs.is_dir() {
             return usage(
                 format!("{}: not a directory", new.rootfs.display()),
@@ -297,12 +370,24 @@ impl Node {
             );
         }
         let failed = |e: lxc_rs::Error| {
-            let error = Error::new(ErrorKind::Observe, format!("container {name} cannot be created")).caused_by(Chained(chain(&e)));
+            let error = Error::new(
+                ErrorKind::Observe,
+                format!("container {name} cannot be created"),
+            )
+            .caused_by(Chained(chain(&e)));
             match e.kind() {
-                lxc_rs::ErrorKind::AlreadyDefined => error.remedy("it is there already; choose another name, or destroy it first"),
-                lxc_rs::ErrorKind::ConfigRejected => error.remedy(format!("correct {}", new.config.display())),
-                lxc_rs::ErrorKind::NotBtrfs => error.remedy("containers need subvolumes: mount the resource's Btrfs there"),
-                lxc_rs::ErrorKind::Populate => error.remedy("make room in the store, or choose a smaller tree; nothing is left of it"),
+                lxc_rs::ErrorKind::AlreadyDefined => {
+                    error.remedy("it is there already; choose another name, or destroy it first")
+                }
+                lxc_rs::ErrorKind::ConfigRejected => {
+                    error.remedy(format!("correct {}", new.config.display()))
+                }
+                lxc_rs::ErrorKind::NotBtrfs => {
+                    error.remedy("containers need subvolumes: mount the resource's Btrfs there")
+                }
+                lxc_rs::ErrorKind::Populate => error.remedy(
+                    "make room in the store, or choose a smaller tree; nothing is left of it",
+                ),
                 _ => error,
             }
         };
@@ -316,7 +401,10 @@ impl Node {
             }
             let at = format!("{}:{}", new.config.display(), number + 1);
             let Some((key, value)) = line.split_once('=') else {
-                return usage(format!("{at}: `{line}` is not `key = value`"), "correct the line".into());
+                return usage(
+                    format!("{at}: `{line}` is not `key = value`"),
+                    "correct the line".into(),
+                );
             };
             let (key, value) = (key.trim(), value.trim());
             if key.starts_with("lxc.rootfs") {
@@ -331,7 +419,10 @@ impl Node {
             Outcome::Done(_) => Ok(()),
             Outcome::Unknown(_) => Err(Error::new(
                 ErrorKind::Observe,
-                format!("container {name}: not created after {} s", deadline.as_secs()),
+                format!(
+                    "container {name}: not created after {} s",
+                    deadline.as_secs()
+                ),
             )
             .remedy("look whether it is there before creating it again")),
         }
@@ -383,7 +474,10 @@ fn one(lxcpath: &LxcPath, spec: &ContainerSpec) -> ContainerFacts {
             ));
         }
         Ok(Some(rootfs)) if !rootfs.path.is_dir() => {
-            facts.problem = Some(format!("its root file system {} is not there", rootfs.path.display()));
+            facts.problem = Some(format!(
+                "its root file system {} is not there",
+                rootfs.path.display()
+            ));
         }
         Ok(_) => {}
         Err(e) => facts.problem = Some(chain(&e)),
@@ -400,7 +494,11 @@ fn one(lxcpath: &LxcPath, spec: &ContainerSpec) -> ContainerFacts {
         }
     }
     if facts.running() {
-        facts.init_pid = container.init_pid().ok().flatten().and_then(|p| i32::try_from(p).ok());
+        facts.init_pid = container
+            .init_pid()
+            .ok()
+            .flatten()
+            .and_then(|p| i32::try_from(p).ok());
     }
     facts
 }

@@ -102,7 +102,9 @@ pub(crate) fn failure(error: &drbd_nl::Error) -> Failure {
         ErrorKind::NoCurrentData => {
             failure.remedy("the local data is not current; connect to the node that has it")
         }
-        ErrorKind::PeerIsPrimary => failure.remedy("the peer is alive and serves; hand over from there"),
+        ErrorKind::PeerIsPrimary => {
+            failure.remedy("the peer is alive and serves; hand over from there")
+        }
         _ => failure,
     }
 }

@@ -12,7 +12,9 @@ use node_ops::holders::{self, Holder};
 
 use super::{Node, drbd};
 use crate::error::{Error, ErrorKind, Result};
-use crate::facts::{BackingDisk, ContainerState, Disk, Drbd, Facts, MountFacts, Module, StoreMount};
+use crate::facts::{
+    BackingDisk, ContainerState, Disk, Drbd, Facts, Module, MountFacts, StoreMount,
+};
 use crate::ledger::OwnerRecord;
 use crate::planner::UUID_JUST_CREATED;
 
@@ -31,7 +33,11 @@ impl Node {
             });
         }
         let module = self.module();
-        let drbd = if module.loaded { self.snapshot()? } else { None };
+        let drbd = if module.loaded {
+            self.snapshot()?
+        } else {
+            None
+        };
         let mount = self.mount()?;
         let mut facts = Facts {
             node: self.name.clone(),
@@ -73,13 +79,15 @@ impl Node {
 
     /// The resource as the kernel shows it; `None` when it has none of that name.
     pub(super) fn snapshot(&self) -> Result<Option<Drbd>> {
-        let state = self.with_drbd(|drbd| drbd.snapshot(SNAPSHOT)).map_err(|e| {
-            let kind = match e.kind() {
-                drbd_nl::ErrorKind::Permission => ErrorKind::Permission,
-                _ => ErrorKind::Observe,
-            };
-            Error::new(kind, "DRBD's state cannot be read").caused_by(e)
-        })?;
+        let state = self
+            .with_drbd(|drbd| drbd.snapshot(SNAPSHOT))
+            .map_err(|e| {
+                let kind = match e.kind() {
+                    drbd_nl::ErrorKind::Permission => ErrorKind::Permission,
+                    _ => ErrorKind::Observe,
+                };
+                Error::new(kind, "DRBD's state cannot be read").caused_by(e)
+            })?;
         Ok(state.resource(&self.resource.name).map(drbd::facts))
     }
 
@@ -97,14 +105,17 @@ impl Node {
 
     pub(super) fn mount(&self) -> Result<MountFacts> {
         let target = &self.resource.mount;
-        let table = node_ops::mounts::table()
-            .map_err(|e| Error::new(ErrorKind::Observe, "the mount table cannot be read").caused_by(e))?;
+        let table = node_ops::mounts::table().map_err(|e| {
+            Error::new(ErrorKind::Observe, "the mount table cannot be read").caused_by(e)
+        })?;
         let device = self.device();
         let mut facts = MountFacts {
             point_exists: target.is_dir(),
             ..MountFacts::default()
         };
-        let is_store = |source: &std::ffi::OsStr| !device.as_os_str().is_empty() && source == device.as_os_str();
+        let is_store = |source: &std::ffi::OsStr| {
+            !device.as_os_str().is_empty() && source == device.as_os_str()
+        };
         for mount in &table {
             if mount.mount_point == *target {
                 if is_store(&mount.source) {
@@ -121,20 +132,31 @@ impl Node {
         if facts.store.is_some() {
             facts.lxcpath_exists = self.resource.lxcpath.is_dir();
         } else if facts.occupied_by.is_none() {
-            facts.point_has_entries = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+            facts.point_has_entries =
+                fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
         }
         Ok(facts)
     }
 
     fn bridges(&self, facts: &Facts) -> Result<BTreeMap<String, bool>> {
-        let links = node_ops::links::list()
-            .map_err(|e| Error::new(ErrorKind::Observe, "the network interfaces cannot be listed").caused_by(e))?;
+        let links = node_ops::links::list().map_err(|e| {
+            Error::new(
+                ErrorKind::Observe,
+                "the network interfaces cannot be listed",
+            )
+            .caused_by(e)
+        })?;
         let there: BTreeSet<_> = links
             .iter()
             .filter(|l| l.kind.as_deref() == Some("bridge"))
             .map(|l| l.name.as_str())
             .collect();
-        let placed = self.resource.containers.iter().flat_map(|c| &c.addresses).map(|a| &a.bridge);
+        let placed = self
+            .resource
+            .containers
+            .iter()
+            .flat_map(|c| &c.addresses)
+            .map(|a| &a.bridge);
         let configured = facts.containers.values().flat_map(|c| &c.bridges);
         Ok(placed
             .chain(configured)
@@ -144,11 +166,17 @@ impl Node {
 
     fn missing_programs(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        let runs = |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        let runs = |path: &Path| {
+            fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        };
         if !runs(&self.helper) {
             missing.push(self.helper.display().to_string());
         }
-        let mkfs = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs", "/usr/bin/mkfs.btrfs"];
+        let mkfs = [
+            "/usr/sbin/mkfs.btrfs",
+            "/sbin/mkfs.btrfs",
+            "/usr/bin/mkfs.btrfs",
+        ];
         if !mkfs.iter().any(|p| runs(Path::new(p))) {
             missing.push("mkfs.btrfs".into());
         }
@@ -169,8 +197,14 @@ impl Node {
             .filter_map(|c| c.init_pid)
             .filter_map(|pid| u32::try_from(pid).ok())
             .collect();
-        let namespaces: BTreeSet<_> = inits.iter().filter_map(|pid| namespace(*pid, "pid")).collect();
-        let mounts: BTreeSet<_> = inits.iter().filter_map(|pid| namespace(*pid, "mnt")).collect();
+        let namespaces: BTreeSet<_> = inits
+            .iter()
+            .filter_map(|pid| namespace(*pid, "pid"))
+            .collect();
+        let mounts: BTreeSet<_> = inits
+            .iter()
+            .filter_map(|pid| namespace(*pid, "mnt"))
+            .collect();
         let monitors: BTreeSet<u32> = inits.iter().filter_map(|pid| parent(*pid)).collect();
         let ours = |pid: u32| {
             monitors.contains(&pid)
@@ -183,7 +217,11 @@ impl Node {
                 Holder::Process(process) => {
                     let monitor = process.lxc_monitor.as_ref().is_some_and(|m| {
                         m.lxcpath == self.resource.lxcpath
-                            && self.resource.containers.iter().any(|c| m.container == *c.name)
+                            && self
+                                .resource
+                                .containers
+                                .iter()
+                                .any(|c| m.container == *c.name)
                     });
                     !monitor && !ours(process.pid)
                 }

@@ -28,7 +28,10 @@ name = "web"
 "#;
 
 fn resource() -> Resource {
-    Placement::parse(PLACEMENT, "test").unwrap().resources.remove(0)
+    Placement::parse(PLACEMENT, "test")
+        .unwrap()
+        .resources
+        .remove(0)
 }
 
 fn cluster() -> Rc<RefCell<Cluster>> {
@@ -36,24 +39,36 @@ fn cluster() -> Rc<RefCell<Cluster>> {
 }
 
 fn release() -> Request {
-    Request::Release { peer_placement: None }
+    Request::Release {
+        peer_placement: None,
+    }
 }
 
 fn handover() -> Request {
-    Request::Handover { peer_placement: None }
+    Request::Handover {
+        peer_placement: None,
+    }
 }
 
 fn takeover() -> Request {
-    Request::Takeover(Takeover { peer_power: Some(Power::Off), ..Takeover::default() })
+    Request::Takeover(Takeover {
+        peer_power: Some(Power::Off),
+        ..Takeover::default()
+    })
 }
 
-fn planned(cluster: &Rc<RefCell<Cluster>>, node: &str, request: &Request) -> Result<Runnable, Refusal> {
+fn planned(
+    cluster: &Rc<RefCell<Cluster>>,
+    node: &str,
+    request: &Request,
+) -> Result<Runnable, Refusal> {
     let facts = SimWorld::new(cluster, node).facts().unwrap();
     let plan = plan(&facts, &resource(), request)?;
     Ok(match &plan.evidence {
         None => plan.ready().unwrap(),
         Some(need) => {
-            let evidence = FenceEvidence::obtain(&mut SimFencer::new(cluster), &need.node.clone()).unwrap();
+            let evidence =
+                FenceEvidence::obtain(&mut SimFencer::new(cluster), &need.node.clone()).unwrap();
             plan.with_evidence(evidence).unwrap()
         }
     })
@@ -85,22 +100,36 @@ impl Rng {
 }
 
 /// Runs both sides of a handover, interleaved by `rng`; each side may crash at an event.
-fn both(cluster: &Rc<RefCell<Cluster>>, rng: &mut Rng, crash: [Option<usize>; 2]) -> [Option<Outcome>; 2] {
+fn both(
+    cluster: &Rc<RefCell<Cluster>>,
+    rng: &mut Rng,
+    crash: [Option<usize>; 2],
+) -> [Option<Outcome>; 2] {
     let sides = [("node2", handover()), ("node1", release())];
     let mut running: Vec<Option<Executor>> = sides
         .iter()
-        .map(|(node, request)| planned(cluster, node, request).ok().map(|r| Executor::new(r, format!("{node}-op"))))
+        .map(|(node, request)| {
+            planned(cluster, node, request)
+                .ok()
+                .map(|r| Executor::new(r, format!("{node}-op")))
+        })
         .collect();
     let mut outcomes = [None, None];
     let mut events = [0, 0];
     for _ in 0..200_000 {
         let alive: Vec<usize> = (0..2).filter(|i| running[*i].is_some()).collect();
-        let Some(&i) = alive.get(rng.below(alive.len().max(1))) else { return outcomes };
+        let Some(&i) = alive.get(rng.below(alive.len().max(1))) else {
+            return outcomes;
+        };
         let mut world = SimWorld::new(cluster, sides[i].0);
         let seen = &mut events[i];
         let mut observer = |_: &Event| {
             *seen += 1;
-            if crash[i] == Some(*seen) { Control::Crash } else { Control::Continue }
+            if crash[i] == Some(*seen) {
+                Control::Crash
+            } else {
+                Control::Continue
+            }
         };
         let executor = running[i].as_mut().unwrap();
         if let Progress::Over(outcome) = executor.advance(&mut world, &mut observer).unwrap() {
@@ -114,24 +143,42 @@ fn both(cluster: &Rc<RefCell<Cluster>>, rng: &mut Rng, crash: [Option<usize>; 2]
 
 fn ensure(cluster: &Rc<RefCell<Cluster>>, at: &str, case: &str) {
     let cluster = cluster.borrow();
-    assert!(cluster.violations().is_empty(), "{case}: {:?}", cluster.violations());
+    assert!(
+        cluster.violations().is_empty(),
+        "{case}: {:?}",
+        cluster.violations()
+    );
     assert_eq!(cluster.serves(), [at], "{case}");
-    assert_eq!(cluster.data_version("node1"), cluster.data_version("node2"), "{case}");
+    assert_eq!(
+        cluster.data_version("node1"),
+        cluster.data_version("node2"),
+        "{case}"
+    );
 }
 
 #[test]
 fn handover_and_back() {
     let cluster = cluster();
     let mut rng = Rng(7);
-    assert_eq!(both(&cluster, &mut rng, [None, None]), [Some(Outcome::Done), Some(Outcome::Done)]);
+    assert_eq!(
+        both(&cluster, &mut rng, [None, None]),
+        [Some(Outcome::Done), Some(Outcome::Done)]
+    );
     ensure(&cluster, "node2", "handover");
     for node in ["node1", "node2"] {
         let ledger = cluster.borrow().ledger(node).unwrap().clone();
-        assert_eq!((ledger.epoch, ledger.owner.as_deref()), (2, Some("node2")), "{node}");
+        assert_eq!(
+            (ledger.epoch, ledger.owner.as_deref()),
+            (2, Some("node2")),
+            "{node}"
+        );
     }
     // Again: both say that there is nothing to do.
     for (node, request) in [("node1", release()), ("node2", handover())] {
-        assert!(planned(&cluster, node, &request).unwrap().plan().is_empty(), "{node}");
+        assert!(
+            planned(&cluster, node, &request).unwrap().plan().is_empty(),
+            "{node}"
+        );
     }
 }
 
@@ -139,7 +186,10 @@ fn handover_and_back() {
 fn release_takes_back_when_nobody_comes() {
     let cluster = cluster();
     let outcome = run(&cluster, "node1", &release()).unwrap();
-    assert!(matches!(&outcome, Outcome::Undone { step, .. } if step == "await-peer-primary"), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Undone { step, .. } if step == "await-peer-primary"),
+        "{outcome:?}"
+    );
     ensure(&cluster, "node1", "taken back");
 }
 
@@ -147,25 +197,46 @@ fn release_takes_back_when_nobody_comes() {
 fn a_busy_device_rolls_back_to_the_running_service() {
     for step in ["stop-container", "unmount", "demote"] {
         let cluster = cluster();
-        cluster.borrow_mut().fail_next("node1", step, FailureKind::Failed);
+        cluster
+            .borrow_mut()
+            .fail_next("node1", step, FailureKind::Failed);
         let outcome = run(&cluster, "node1", &release()).unwrap();
-        assert!(matches!(&outcome, Outcome::Undone { step: s, .. } if s == step), "{step}: {outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Undone { step: s, .. } if s == step),
+            "{step}: {outcome:?}"
+        );
         ensure(&cluster, "node1", step);
     }
 }
 
 #[test]
 fn a_target_that_fails_lets_the_source_take_back() {
-    for step in ["promote", "mount", "verify-store", "check-containers", "claim", "start-container"] {
+    for step in [
+        "promote",
+        "mount",
+        "verify-store",
+        "check-containers",
+        "claim",
+        "start-container",
+    ] {
         let cluster = cluster();
-        cluster.borrow_mut().fail_next("node2", step, FailureKind::Failed);
+        cluster
+            .borrow_mut()
+            .fail_next("node2", step, FailureKind::Failed);
         let mut rng = Rng(3);
         let [target, _] = both(&cluster, &mut rng, [None, None]);
-        assert!(matches!(&target, Some(Outcome::Undone { step: s, .. }) if s == step), "{step}: {target:?}");
+        assert!(
+            matches!(&target, Some(Outcome::Undone { step: s, .. }) if s == step),
+            "{step}: {target:?}"
+        );
         let serves = cluster.borrow().serves().join(" ");
         if serves.is_empty() {
             // The source had seen the peer as Primary and was done: a handover brings it back.
-            assert_eq!(run(&cluster, "node1", &handover()).unwrap(), Outcome::Done, "{step}");
+            assert_eq!(
+                run(&cluster, "node1", &handover()).unwrap(),
+                Outcome::Done,
+                "{step}"
+            );
         }
         ensure(&cluster, "node1", step);
     }
@@ -174,11 +245,20 @@ fn a_target_that_fails_lets_the_source_take_back() {
 #[test]
 fn an_unknown_outcome_stops_everything_and_a_rerun_carries_on() {
     let cluster = cluster();
-    cluster.borrow_mut().fail_next("node1", "unmount", FailureKind::Unknown);
+    cluster
+        .borrow_mut()
+        .fail_next("node1", "unmount", FailureKind::Unknown);
     let outcome = run(&cluster, "node1", &release()).unwrap();
-    assert!(matches!(&outcome, Outcome::Unknown { step, .. } if step == "unmount"), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Unknown { step, .. } if step == "unmount"),
+        "{outcome:?}"
+    );
     assert!(cluster.borrow().serves().is_empty());
-    let open = SimWorld::new(&cluster, "node1").facts().unwrap().open.unwrap();
+    let open = SimWorld::new(&cluster, "node1")
+        .facts()
+        .unwrap()
+        .open
+        .unwrap();
     assert_eq!((open.request.as_str(), open.running.len()), ("release", 2));
     // Nobody comes: the rerun ends by bringing back the containers that the first run stopped.
     let outcome = run(&cluster, "node1", &release()).unwrap();
@@ -194,7 +274,9 @@ fn a_rerun_converges_after_a_crash_at_every_event() {
         for crash_source in 0..30 {
             let seed = crash_target as u64 * 31 + crash_source as u64 + 1;
             {
-                let case = format!("target crashes at {crash_target}, source at {crash_source}, seed {seed}");
+                let case = format!(
+                    "target crashes at {crash_target}, source at {crash_source}, seed {seed}"
+                );
                 let cluster = cluster();
                 let mut rng = Rng(seed * 0x9e37_79b9);
                 let crash = [crash_target, crash_source].map(|n| (n > 0).then_some(n));
@@ -256,21 +338,42 @@ fn a_takeover_converges_after_a_crash_at_every_event() {
         let mut seen = 0;
         let mut observer = |_: &Event| {
             seen += 1;
-            if seen == crash { Control::Crash } else { Control::Continue }
+            if seen == crash {
+                Control::Crash
+            } else {
+                Control::Continue
+            }
         };
-        while !matches!(executor.advance(&mut world, &mut observer).unwrap(), Progress::Over(_)) {}
-        assert_eq!(run(&cluster, "node2", &takeover()).unwrap(), Outcome::Done, "crash {crash}");
+        while !matches!(
+            executor.advance(&mut world, &mut observer).unwrap(),
+            Progress::Over(_)
+        ) {}
+        assert_eq!(
+            run(&cluster, "node2", &takeover()).unwrap(),
+            Outcome::Done,
+            "crash {crash}"
+        );
         assert_eq!(cluster.borrow().serves(), ["node2"], "crash {crash}");
-        assert_eq!(cluster.borrow().ledger("node2").unwrap().epoch, 2, "crash {crash}");
+        assert_eq!(
+            cluster.borrow().ledger("node2").unwrap().epoch,
+            2,
+            "crash {crash}"
+        );
     }
 }
 
 #[test]
 fn a_living_peer_is_not_taken_from() {
     let cluster = cluster();
-    let alive = Request::Takeover(Takeover { peer_power: Some(Power::On), ..Takeover::default() });
+    let alive = Request::Takeover(Takeover {
+        peer_power: Some(Power::On),
+        ..Takeover::default()
+    });
     let refusal = run(&cluster, "node2", &alive).unwrap_err();
-    assert!(refusal.because_of(Code::PeerConnected) && refusal.because_of(Code::PeerPrimary), "{refusal}");
+    assert!(
+        refusal.because_of(Code::PeerConnected) && refusal.because_of(Code::PeerPrimary),
+        "{refusal}"
+    );
     // A partition: the takeover fences first, so there is never a second owner.
     cluster.borrow_mut().set_link(false);
     assert_eq!(run(&cluster, "node2", &alive).unwrap(), Outcome::Done);
@@ -284,16 +387,29 @@ fn a_wrong_attestation_is_what_makes_two_owners() {
     cluster.borrow_mut().set_link(false);
     let facts = SimWorld::new(&cluster, "node2").facts().unwrap();
     let text = crate::evidence::Attestation::new("somebody: it is surely off").unwrap();
-    let request = Request::Takeover(Takeover { attest: Some(text.clone()), ..Takeover::default() });
+    let request = Request::Takeover(Takeover {
+        attest: Some(text.clone()),
+        ..Takeover::default()
+    });
     let plan = plan(&facts, &resource(), &request).unwrap();
     assert!(plan.findings.iter().any(|f| f.code == Code::AttestedOnly));
     // The type asks for evidence about the right node.
     let plan = plan.ready().unwrap_err();
-    let plan = plan.with_evidence(FenceEvidence::attested("node9", text.clone())).unwrap_err();
-    let runnable = plan.with_evidence(FenceEvidence::attested("node1", text)).unwrap();
+    let plan = plan
+        .with_evidence(FenceEvidence::attested("node9", text.clone()))
+        .unwrap_err();
+    let runnable = plan
+        .with_evidence(FenceEvidence::attested("node1", text))
+        .unwrap();
     let mut executor = Executor::new(runnable, "op");
     let mut world = SimWorld::new(&cluster, "node2");
     let mut observer = |_: &Event| Control::Continue;
-    while !matches!(executor.advance(&mut world, &mut observer).unwrap(), Progress::Over(_)) {}
-    assert!(!cluster.borrow().violations().is_empty(), "the simulator must see two owners");
+    while !matches!(
+        executor.advance(&mut world, &mut observer).unwrap(),
+        Progress::Over(_)
+    ) {}
+    assert!(
+        !cluster.borrow().violations().is_empty(),
+        "the simulator must see two owners"
+    );
 }

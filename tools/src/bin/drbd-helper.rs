@@ -51,7 +51,9 @@ mod tests {
     #[test]
     fn only_evidence_fences() {
         let dir = tempfile::tempdir().unwrap();
-        let ask = |event: &str, resource: &str| answer(OsStr::new(event), OsStr::new(resource), dir.path());
+        let ask = |event: &str, resource: &str| {
+            answer(OsStr::new(event), OsStr::new(resource), dir.path())
+        };
         assert_eq!(ask("before-resync-target", "r0"), 0);
         assert_eq!(ask("split-brain", ""), 0);
         assert_eq!(ask("fence-peer", "r0"), fence_peer::NOT_FENCED);

@@ -1,5 +1,10 @@
 //! Two nodes with DRBD, and `failover` on them.
-#![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "tests; each file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    reason = "tests; each file uses its part"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
@@ -88,10 +93,22 @@ impl Run {
 
     /// What each step took, for who reads the test's output.
     pub(crate) fn show(self, what: &str) -> Run {
-        for e in self.events.iter().filter(|e| e["event"] == "step" || e["event"] == "evidence") {
-            eprintln!("{what}: {:>6} ms  {}", e["ms"], e["text"].as_str().unwrap_or_default());
+        for e in self
+            .events
+            .iter()
+            .filter(|e| e["event"] == "step" || e["event"] == "evidence")
+        {
+            eprintln!(
+                "{what}: {:>6} ms  {}",
+                e["ms"],
+                e["text"].as_str().unwrap_or_default()
+            );
         }
-        eprintln!("{what}: gap {} of {} ms", self.end()["gap_ms"], self.end()["ms"]);
+        eprintln!(
+            "{what}: gap {} of {} ms",
+            self.end()["gap_ms"],
+            self.end()["ms"]
+        );
         self
     }
 
@@ -116,9 +133,15 @@ impl Run {
     fn from(status: Option<i32>, stdout: &str, stderr: String) -> Run {
         let events = stdout
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}; {stderr}")))
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}; {stderr}"))
+            })
             .collect();
-        Run { status, events, stderr }
+        Run {
+            status,
+            events,
+            stderr,
+        }
     }
 }
 
@@ -168,7 +191,10 @@ impl Cluster {
             .packages(["btrfs-progs", "busybox-static", "lxc"])
             .node("node1", |n| n.disk("192M").keep("/var/lib/ha-failover"))
             .node("node2", |n| n.disk("192M").keep("/var/lib/ha-failover"))
-            .wire("repl", |w| w.port("node1", "10.0.254.1/30").port("node2", "10.0.254.2/30"))
+            .wire("repl", |w| {
+                w.port("node1", "10.0.254.1/30")
+                    .port("node2", "10.0.254.2/30")
+            })
             .start_for_test()?;
         let cluster = Cluster { lab };
         for node in ["node1", "node2"] {
@@ -185,9 +211,11 @@ impl Cluster {
     pub(crate) fn furnish(&self, node: &str, drbd_conf: &str, placement: &str) {
         let node = self.node(node);
         node.write_file("/etc/drbd.conf", drbd_conf, 0o600).unwrap();
-        node.write_file("/etc/ha-failover/placement.toml", placement, 0o644).unwrap();
+        node.write_file("/etc/ha-failover/placement.toml", placement, 0o644)
+            .unwrap();
         node.write_file("/run/app.config", CONFIG, 0o644).unwrap();
-        node.write_file("/run/rootfs/etc/inittab", INITTAB, 0o644).unwrap();
+        node.write_file("/run/rootfs/etc/inittab", INITTAB, 0o644)
+            .unwrap();
         node.write_file("/run/rootfs/rc", RC, 0o644).unwrap();
         node.run_test("common::furnish_node").unwrap();
     }
@@ -195,15 +223,28 @@ impl Cluster {
     /// Day 0: both prepared, node1 serves the container.
     pub(crate) fn serve(&self) {
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| self.failover("node2", &["prepare", "r0"]).ok("prepare node2"));
-            self.failover("node1", &["prepare", "r0"]).ok("prepare node1");
+            let other = scope.spawn(|| {
+                self.failover("node2", &["prepare", "r0"])
+                    .ok("prepare node2")
+            });
+            self.failover("node1", &["prepare", "r0"])
+                .ok("prepare node1");
             other.join().unwrap();
         });
         self.failover("node1", &["up", "r0"]).ok("up");
-        self.failover("node1", &["initialize", "r0"]).ok("initialize");
+        self.failover("node1", &["initialize", "r0"])
+            .ok("initialize");
         self.failover(
             "node1",
-            &["create-container", "r0", "app", "--rootfs", "/run/rootfs", "--config", "/run/app.config"],
+            &[
+                "create-container",
+                "r0",
+                "app",
+                "--rootfs",
+                "/run/rootfs",
+                "--config",
+                "/run/app.config",
+            ],
         )
         .ok("create-container");
         self.failover("node1", &["start", "r0"]).ok("start");
@@ -212,9 +253,16 @@ impl Cluster {
     }
 
     pub(crate) fn failover(&self, node: &str, arguments: &[&str]) -> Run {
-        let command = Command::new(FAILOVER).arg("--json").args(arguments).deadline(DEADLINE);
+        let command = Command::new(FAILOVER)
+            .arg("--json")
+            .args(arguments)
+            .deadline(DEADLINE);
         let output = self.node(node).run(command).unwrap();
-        Run::from(output.status.code(), &output.stdout_text(), output.stderr_text())
+        Run::from(
+            output.status.code(),
+            &output.stdout_text(),
+            output.stderr_text(),
+        )
     }
 
     pub(crate) fn spawn(&self, node: &str, arguments: &[&str]) -> Running {
@@ -246,7 +294,11 @@ impl Cluster {
             .into_iter()
             .filter(|name| self.node(name).is_running())
             .filter(|name| {
-                let ps = self.node(name).run_ok(["/bin/busybox", "ps"]).unwrap().stdout_text();
+                let ps = self
+                    .node(name)
+                    .run_ok(["/bin/busybox", "ps"])
+                    .unwrap()
+                    .stdout_text();
                 ps.contains("/bin/busybox sleep 1000")
             })
             .collect()
@@ -260,7 +312,10 @@ impl Cluster {
                 break;
             }
             // An init that was just started has not started anything yet.
-            assert!(serving.is_empty() && begun.elapsed() < DEADLINE, "served by {serving:?}, not by {node}");
+            assert!(
+                serving.is_empty() && begun.elapsed() < DEADLINE,
+                "served by {serving:?}, not by {node}"
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
         let status = self.status(node);
@@ -269,7 +324,10 @@ impl Cluster {
 
     /// Who started the container, and in which epoch, as its init wrote it.
     pub(crate) fn epochs(&self, node: &str) -> String {
-        let bytes = self.node(node).read_file("/srv/store1/containers/app/rootfs/epochs").unwrap();
+        let bytes = self
+            .node(node)
+            .read_file("/srv/store1/containers/app/rootfs/epochs")
+            .unwrap();
         String::from_utf8(bytes).unwrap()
     }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use ha_failover::plan::Takeover;
 use ha_failover::{
-    Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node, Outcome,
-    Placement, Request, Runnable, World,
+    Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node,
+    Outcome, Placement, Request, Runnable, World,
 };
 use serde_json::json;
 use tools::exit;
@@ -25,7 +25,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::DONE });
+            return ExitCode::from(if e.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::DONE
+            });
         }
     };
     let mut output = Output::new(cli.json, cli.die_at.clone());
@@ -33,7 +37,11 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(e) => {
             output.error(&e.chain(), e.how_to_go_on());
-            let status = if e.kind() == ha_failover::ErrorKind::Usage { exit::USAGE } else { exit::ERROR };
+            let status = if e.kind() == ha_failover::ErrorKind::Usage {
+                exit::USAGE
+            } else {
+                exit::ERROR
+            };
             output.end("error", status, None)
         }
     };
@@ -57,16 +65,20 @@ impl Context {
             Some(node) => node.clone(),
             None => node_ops::host::hostname()
                 .map_err(|e| {
-                    Error::new(ha_failover::ErrorKind::Observe, "the host name cannot be read").caused_by(e)
+                    Error::new(
+                        ha_failover::ErrorKind::Observe,
+                        "the host name cannot be read",
+                    )
+                    .caused_by(e)
                 })?
                 .to_string_lossy()
                 .into_owned(),
         };
         let beside = std::env::current_exe().ok();
-        let helper = beside
-            .as_deref()
-            .and_then(Path::parent)
-            .map_or_else(|| PathBuf::from("/usr/lib/ha-failover/drbd-helper"), |dir| dir.join("drbd-helper"));
+        let helper = beside.as_deref().and_then(Path::parent).map_or_else(
+            || PathBuf::from("/usr/lib/ha-failover/drbd-helper"),
+            |dir| dir.join("drbd-helper"),
+        );
         Ok(Context {
             placement,
             path,
@@ -83,12 +95,19 @@ impl Context {
 fn run(cli: &Cli, output: &mut Output) -> Result<u8> {
     let context = Context::new(cli)?;
     match &cli.command {
-        Command::Status { resource } => {
-            status::status(&context.placement, &context.path, &context.node, resource.as_deref(), output, |r| context.node(r))
-        }
+        Command::Status { resource } => status::status(
+            &context.placement,
+            &context.path,
+            &context.node,
+            resource.as_deref(),
+            output,
+            |r| context.node(r),
+        ),
         Command::Plan { request } => plan_only(&context, request, output),
         Command::Request(request) => operate(&context, request, output),
-        Command::WaitSync { resource, deadline } => wait_sync(&context, resource, *deadline, output),
+        Command::WaitSync { resource, deadline } => {
+            wait_sync(&context, resource, *deadline, output)
+        }
         Command::CreateContainer {
             resource,
             name,
@@ -114,7 +133,9 @@ fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
         RequestCommand::Prepare { .. } => Request::Prepare,
         RequestCommand::Up { .. } => Request::Up,
         RequestCommand::Down { .. } => Request::Down,
-        RequestCommand::Initialize { wait_sync, .. } => Request::Initialize { wait_sync: *wait_sync },
+        RequestCommand::Initialize { wait_sync, .. } => Request::Initialize {
+            wait_sync: *wait_sync,
+        },
         RequestCommand::Start { .. } => Request::Start,
         RequestCommand::Stop { .. } => Request::Stop,
         RequestCommand::Release { peer, .. } => Request::Release {
@@ -155,7 +176,12 @@ fn peer_digest(context: &Context, resource: &str, peer: &PeerPlacement) -> Resul
     if !differ.is_empty() {
         return Err(Error::new(
             ha_failover::ErrorKind::Placement,
-            format!("placement-differs: {} and {}: {}", context.path.display(), path.display(), differ.join("; ")),
+            format!(
+                "placement-differs: {} and {}: {}",
+                context.path.display(),
+                path.display(),
+                differ.join("; ")
+            ),
         )
         .remedy("make the two files equal (all but [local]); nothing was changed"));
     }
@@ -200,7 +226,9 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
     }
     let (runnable, facts) = match plan.evidence.clone() {
         None => {
-            let runnable = plan.ready().map_err(|_| internal("the plan needs evidence and does not say so"))?;
+            let runnable = plan
+                .ready()
+                .map_err(|_| internal("the plan needs evidence and does not say so"))?;
             (runnable, facts)
         }
         Some(need) => match proved(&mut node, &request, &need.node, output)? {
@@ -211,7 +239,9 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
     node.note(&facts)?;
     let op = format!("{}-{}", node.wall(), std::process::id());
     let executor = Executor::new(runnable, op);
-    let (outcome, timings) = executor.run(&mut node, &mut |event: &ha_failover::Event| output.step(event))?;
+    let (outcome, timings) = executor.run(&mut node, &mut |event: &ha_failover::Event| {
+        output.step(event)
+    })?;
     node.keep_timings(&timings);
     Ok(report(&outcome, output))
 }
@@ -264,20 +294,33 @@ fn report(outcome: &Outcome, output: &Output) -> u8 {
             "undone",
             exit::UNDONE,
             Some((step.as_str(), cause)),
-            Some(format!("{step} failed: {cause}\n  what was changed before it was taken back")),
+            Some(format!(
+                "{step} failed: {cause}\n  what was changed before it was taken back"
+            )),
         ),
-        Outcome::Failed { step, cause, not_undone } => {
+        Outcome::Failed {
+            step,
+            cause,
+            not_undone,
+        } => {
             let mut text = format!("{step} failed: {cause}");
             for (what, why) in not_undone {
                 text.push_str(&format!("\n  not undone: {what}: {why}"));
             }
-            ("failed", exit::ERROR, Some((step.as_str(), cause)), Some(text))
+            (
+                "failed",
+                exit::ERROR,
+                Some((step.as_str(), cause)),
+                Some(text),
+            )
         }
         Outcome::Unknown { step, cause } => (
             "unknown",
             exit::UNKNOWN,
             Some((step.as_str(), cause)),
-            Some(format!("{step}: {cause}\n  run the same command again; it looks first")),
+            Some(format!(
+                "{step}: {cause}\n  run the same command again; it looks first"
+            )),
         ),
         _ => ("failed", exit::ERROR, None, Some("stopped".to_owned())),
     };
@@ -302,22 +345,38 @@ fn create_container(
     let mut node = context.node(resource)?;
     let _lock = node.lock(&format!("create-container {resource} {}", new.name))?;
     node.create_container(new, deadline)?;
-    output.say(&format!("container {} is made in {}", new.name, node.resource().lxcpath.display()));
+    output.say(&format!(
+        "container {} is made in {}",
+        new.name,
+        node.resource().lxcpath.display()
+    ));
     Ok(output.end("done", exit::DONE, None))
 }
 
 /// Waits for both disks to be UpToDate and records that they are.
-fn wait_sync(context: &Context, resource: &str, deadline: Duration, output: &mut Output) -> Result<u8> {
+fn wait_sync(
+    context: &Context,
+    resource: &str,
+    deadline: Duration,
+    output: &mut Output,
+) -> Result<u8> {
     let mut node = context.node(resource)?;
     let begun = Instant::now();
     let mut last = None;
     loop {
         let facts = node.facts()?;
         let Some(drbd) = &facts.drbd else {
-            return Err(Error::new(ha_failover::ErrorKind::Observe, format!("{resource}: not configured in the kernel"))
-                .remedy(format!("run `failover up {resource}`")));
+            return Err(Error::new(
+                ha_failover::ErrorKind::Observe,
+                format!("{resource}: not configured in the kernel"),
+            )
+            .remedy(format!("run `failover up {resource}`")));
         };
-        let left: u64 = drbd.volumes.values().filter_map(|v| v.out_of_sync_kib).sum();
+        let left: u64 = drbd
+            .volumes
+            .values()
+            .filter_map(|v| v.out_of_sync_kib)
+            .sum();
         if last != Some(left) {
             last = Some(left);
             output.event(&json!({
@@ -339,6 +398,8 @@ fn wait_sync(context: &Context, resource: &str, deadline: Duration, output: &mut
             )
             .remedy("look at `failover status` on both nodes"));
         }
-        std::thread::sleep(Duration::from_millis(200).min(deadline.saturating_sub(begun.elapsed())));
+        std::thread::sleep(
+            Duration::from_millis(200).min(deadline.saturating_sub(begun.elapsed())),
+        );
     }
 }

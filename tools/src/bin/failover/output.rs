@@ -91,7 +91,12 @@ impl Output {
     pub(crate) fn step(&mut self, event: &Event) -> Control {
         let of = self.in_gap.len();
         match event {
-            Event::Begun { n, action, undo, at_ms } => {
+            Event::Begun {
+                n,
+                action,
+                undo,
+                at_ms,
+            } => {
                 if !undo && self.in_gap.get(n - 1) == Some(&true) && self.gap.is_none() {
                     self.gap = Some((*at_ms, *at_ms));
                 }
@@ -104,7 +109,14 @@ impl Output {
                 }
                 self.die("before", action.name());
             }
-            Event::Ended { n, action, undo, result, ms, at_ms } => {
+            Event::Ended {
+                n,
+                action,
+                undo,
+                result,
+                ms,
+                at_ms,
+            } => {
                 if (*undo || self.in_gap.get(n - 1) == Some(&true))
                     && let Some((_, end)) = &mut self.gap
                 {
@@ -113,7 +125,9 @@ impl Output {
                 let (outcome, note) = match result {
                     Ok(done) if done.already => ("already", done.note.clone()),
                     Ok(done) => ("done", done.note.clone()),
-                    Err(f) if f.kind == FailureKind::Unknown => ("unknown", Some(f.message.clone())),
+                    Err(f) if f.kind == FailureKind::Unknown => {
+                        ("unknown", Some(f.message.clone()))
+                    }
                     Err(f) => ("failed", Some(f.message.clone())),
                 };
                 if let Some(epoch) = note.as_deref().and_then(|n| n.strip_prefix("epoch ")) {
@@ -124,7 +138,11 @@ impl Output {
                     "undo": undo, "outcome": outcome, "ms": ms, "at": now(), "at_ms": at_ms, "note": note,
                 }));
                 let note = note.map(|n| format!(": {n}")).unwrap_or_default();
-                let number = if *undo { "undo".to_owned() } else { format!("{n:4}.") };
+                let number = if *undo {
+                    "undo".to_owned()
+                } else {
+                    format!("{n:4}.")
+                };
                 self.say(&format!("{number} {action} [{outcome}, {ms} ms]{note}"));
                 self.die("after", action.name());
             }
@@ -135,7 +153,8 @@ impl Output {
 
     fn die(&self, when: &str, step: &str) {
         if self.die_at.as_deref().and_then(|d| d.split_once(':')) == Some((when, step)) {
-            let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
         }
     }
 

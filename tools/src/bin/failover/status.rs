@@ -25,8 +25,10 @@ pub(crate) fn status(
     for resource in wanted {
         let facts = open(&resource.name)?.facts()?;
         if !facts.privileged {
-            return Err(Error::new(ErrorKind::Permission, "status: only root sees what matters")
-                .remedy("run it as root"));
+            return Err(
+                Error::new(ErrorKind::Permission, "status: only root sees what matters")
+                    .remedy("run it as root"),
+            );
         }
         let summary = summary(&facts, resource);
         if output.is_json() {
@@ -50,7 +52,10 @@ pub(crate) fn status(
 fn serving(facts: &Facts) -> bool {
     facts.drbd.as_ref().is_some_and(|d| d.role == Role::Primary)
         && facts.mount.store.is_some()
-        && facts.containers.values().all(ha_failover::facts::ContainerFacts::running)
+        && facts
+            .containers
+            .values()
+            .all(ha_failover::facts::ContainerFacts::running)
 }
 
 fn summary(facts: &Facts, resource: &Resource) -> String {
@@ -69,7 +74,11 @@ fn summary(facts: &Facts, resource: &Resource) -> String {
     } else {
         drbd.role.to_string()
     };
-    let disks: Vec<_> = drbd.volumes.values().map(|v| format!("{}/{}", v.disk, v.peer_disk)).collect();
+    let disks: Vec<_> = drbd
+        .volumes
+        .values()
+        .map(|v| format!("{}/{}", v.disk, v.peer_disk))
+        .collect();
     let link = match (drbd.connected(), drbd.link) {
         (true, _) => format!("peer {peer} connected as {}", drbd.peer_role),
         (false, Some(link)) => format!("peer {peer} not connected ({link})"),
@@ -96,7 +105,11 @@ fn text(facts: &Facts, resource: &Resource, summary: &str) -> String {
             lines.push(format!(
                 "  volume {number}: minor {}, {}{oos}",
                 volume.minor,
-                if volume.disk == Disk::UpToDate { "UpToDate".into() } else { format!("{}: not usable alone", volume.disk) }
+                if volume.disk == Disk::UpToDate {
+                    "UpToDate".into()
+                } else {
+                    format!("{}: not usable alone", volume.disk)
+                }
             ));
         }
     }
@@ -110,10 +123,17 @@ fn text(facts: &Facts, resource: &Resource, summary: &str) -> String {
         None => lines.push(format!("  {} not mounted", resource.mount.display())),
     }
     for (name, container) in &facts.containers {
-        let state = container.state.as_ref().map_or_else(|| "not visible".to_owned(), ToString::to_string);
+        let state = container
+            .state
+            .as_ref()
+            .map_or_else(|| "not visible".to_owned(), ToString::to_string);
         lines.push(format!(
             "  container {name}: {state}{}",
-            container.problem.as_ref().map(|p| format!(": {p}")).unwrap_or_default()
+            container
+                .problem
+                .as_ref()
+                .map(|p| format!(": {p}"))
+                .unwrap_or_default()
         ));
     }
     if let Some(open) = &facts.open {
