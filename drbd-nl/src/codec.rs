@@ -33,7 +33,10 @@ pub enum Decoded {
 /// An answer: everything that may be in one, whatever the command.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are the nests of a message, typed as in `model`")]
+#[allow(
+    missing_docs,
+    reason = "the fields are the nests of a message, typed as in `model`"
+)]
 pub struct Reply {
     pub command: u8,
     pub minor: Option<Minor>,
@@ -94,11 +97,8 @@ pub fn decode<E: Endian>(
 fn is_event(command: u8) -> bool {
     matches!(
         command,
-        cmd::EVENT
-            | cmd::RESOURCE_STATE..=cmd::PEER_DEVICE_STATE
-            | cmd::HELPER
-            | cmd::INITIAL_STATE_DONE
-            | cmd::PATH_STATE
+        cmd::EVENT | cmd::RESOURCE_STATE
+            ..=cmd::PEER_DEVICE_STATE | cmd::HELPER | cmd::INITIAL_STATE_DONE | cmd::PATH_STATE
     )
 }
 

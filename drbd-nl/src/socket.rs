@@ -95,8 +95,8 @@ pub trait Transport: Debug {
     /// The port id of this end.
     fn port(&self) -> u32;
 
-    /// Asks for a larger receive buffer; getting less is no error.
-    fn enlarge_buffer(&mut self, bytes: usize) {
+    /// Asks for a receive buffer of this size; getting less is no error.
+    fn set_receive_buffer(&mut self, bytes: usize) {
         let _ = bytes;
     }
 }
@@ -242,7 +242,7 @@ impl Transport for Socket {
         self.port
     }
 
-    fn enlarge_buffer(&mut self, bytes: usize) {
+    fn set_receive_buffer(&mut self, bytes: usize) {
         // The second is capped by net.core.rmem_max, the first needs CAP_NET_ADMIN.
         if setsockopt(&self.fd, sockopt::RcvBufForce, &bytes).is_err() {
             let _ = setsockopt(&self.fd, sockopt::RcvBuf, &bytes);

@@ -179,6 +179,11 @@ impl<T: Transport> Watcher<T> {
         self.patience = patience;
     }
 
+    /// As [`RawEvents::set_receive_buffer`].
+    pub fn set_receive_buffer(&mut self, bytes: usize) {
+        self.events.set_receive_buffer(bytes);
+    }
+
     /// The family it watches.
     #[must_use]
     pub fn family(&self) -> &Family {
@@ -536,6 +541,11 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
                 }
                 return true;
             }
+            // 8.4 lists the connection of a resource that is not configured
+            // in the initial state, and nowhere else.
+            if peer_node_id.is_none() && addresses.is_none() {
+                return true;
+            }
             let (found, action) = entry(&mut owner.connections, same, || {
                 Connection::new(peer_node_id)
             });
@@ -568,7 +578,7 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
                 .by_name_mut(&resource)
                 .and_then(|r| r.connection_mut(peer_node_id));
             let Some(owner) = connection else {
-                return destroy;
+                return destroy || peer_node_id.is_none();
             };
             let key = ObjectKey::PeerDevice {
                 resource,

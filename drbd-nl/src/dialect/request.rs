@@ -368,9 +368,19 @@ impl Part {
                 });
             }
             // An empty nest is left out, as drbdsetup does.
-            Self::Disk { backing: None, options } if options.is_empty() => {}
-            Self::Resource { node_id: None, options } if options.is_empty() => {}
-            Self::Net { name: None, discard_my_data: false, options } if options.is_empty() => {}
+            Self::Disk {
+                backing: None,
+                options,
+            } if options.is_empty() => {}
+            Self::Resource {
+                node_id: None,
+                options,
+            } if options.is_empty() => {}
+            Self::Net {
+                name: None,
+                discard_my_data: false,
+                options,
+            } if options.is_empty() => {}
             Self::PeerDevice(options) if options.is_empty() => {}
             Self::Disk { backing, options } => {
                 top.nest(DiskOptions::TLA, |nest| {

@@ -7,9 +7,12 @@ use drbd_nl::{Action, Dialect, Event, EventKind, NodeId, PeerDeviceStatistics};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn unstamped(line: &str) -> &str {
-    line.split_once(' ').map_or(line, |(stamp, rest)| {
-        if stamp.contains('T') { rest } else { line }
-    })
+    line.split_once(' ').map_or(
+        line,
+        |(stamp, rest)| {
+            if stamp.contains('T') { rest } else { line }
+        },
+    )
 }
 
 /// The first words, up to the name, and the keys.
@@ -35,7 +38,14 @@ pub(crate) fn is_about(event: &Event, name: &str) -> bool {
 
 /// Derived by drbdsetup from several objects or rounded for people.
 const DERIVED: &[&str] = &[
-    "may_promote", "promotion_score", "done", "want", "eta", "dbdt", "dbdt0", "dbdt1",
+    "may_promote",
+    "promotion_score",
+    "done",
+    "want",
+    "eta",
+    "dbdt",
+    "dbdt0",
+    "dbdt1",
 ];
 
 /// How many words are equal, or the first difference.
@@ -47,8 +57,10 @@ pub(crate) fn compare(
     full: bool,
 ) -> Result<usize, String> {
     let key = |word: &str| word.split(':').next().unwrap_or_default().to_owned();
-    let words: Vec<&str> =
-        their.split(' ').filter(|word| !DERIVED.contains(&key(word).as_str())).collect();
+    let words: Vec<&str> = their
+        .split(' ')
+        .filter(|word| !DERIVED.contains(&key(word).as_str()))
+        .collect();
     let set: BTreeSet<&str> = ours.iter().map(String::as_str).collect();
     if let Some(word) = words.iter().find(|word| !set.contains(*word)) {
         return Err(format!("{word} is not ours: {context}\n{their}"));
@@ -99,7 +111,12 @@ pub(crate) fn line(
             .map(|name| format!("conn-name:{name}"))
     };
     match &event.kind {
-        EventKind::Resource { resource, info, statistics: s, new_name } => {
+        EventKind::Resource {
+            resource,
+            info,
+            statistics: s,
+            new_name,
+        } => {
             words.push("resource".into());
             words.push(format!("name:{resource}"));
             if let Some(new) = new_name {
@@ -108,14 +125,23 @@ pub(crate) fn line(
             if let Some(info) = info {
                 words.push(format!("role:{}", info.role));
                 words.push(format!("suspended:{}", suspended(&info.suspended)));
-                words.extend(info.fail_io.map(|fail| format!("force-io-failures:{}", yes(fail))));
+                words.extend(
+                    info.fail_io
+                        .map(|fail| format!("force-io-failures:{}", yes(fail))),
+                );
                 if statistics {
                     let ordering = s.as_ref().and_then(|s| s.write_ordering);
                     words.extend(ordering.map(|o| format!("write-ordering:{o}")));
                 }
             }
         }
-        EventKind::Device { resource, volume, minor, info, statistics: s } => {
+        EventKind::Device {
+            resource,
+            volume,
+            minor,
+            info,
+            statistics: s,
+        } => {
             words.push("device".into());
             words.push(format!("name:{resource}"));
             words.push(format!("volume:{volume}"));
@@ -127,7 +153,10 @@ pub(crate) fn line(
                     words.push(format!("backing_dev:{disk}"));
                 }
                 words.push(format!("disk:{}", info.disk_state));
-                words.extend(info.intentional_diskless.map(|c| format!("client:{}", yes(c))));
+                words.extend(
+                    info.intentional_diskless
+                        .map(|c| format!("client:{}", yes(c))),
+                );
                 words.extend(info.open.map(|open| format!("open:{}", yes(open))));
                 words.extend(info.quorum.map(|quorum| format!("quorum:{}", yes(quorum))));
                 if let Some(s) = s.as_ref().filter(|_| statistics) {
@@ -137,7 +166,14 @@ pub(crate) fn line(
                 }
             }
         }
-        EventKind::Connection { resource, peer_node_id, name, addresses, info, statistics: s } => {
+        EventKind::Connection {
+            resource,
+            peer_node_id,
+            name,
+            addresses,
+            info,
+            statistics: s,
+        } => {
             words.push("connection".into());
             words.push(format!("name:{resource}"));
             words.push(peer(*peer_node_id));
@@ -153,12 +189,21 @@ pub(crate) fn line(
                 words.push(format!("role:{}", info.peer_role));
                 if let Some(s) = s.as_ref().filter(|_| statistics) {
                     words.push(format!("congested:{}", yes(s.congested)));
-                    words.extend(s.application_in_flight.map(|n| format!("ap-in-flight:{}", n.0)));
+                    words.extend(
+                        s.application_in_flight
+                            .map(|n| format!("ap-in-flight:{}", n.0)),
+                    );
                     words.extend(s.resync_in_flight.map(|n| format!("rs-in-flight:{}", n.0)));
                 }
             }
         }
-        EventKind::PeerDevice { resource, volume, peer_node_id, info, statistics: s } => {
+        EventKind::PeerDevice {
+            resource,
+            volume,
+            peer_node_id,
+            info,
+            statistics: s,
+        } => {
             words.push("peer-device".into());
             words.push(format!("name:{resource}"));
             words.push(peer(*peer_node_id));
@@ -168,7 +213,8 @@ pub(crate) fn line(
                 words.push(format!("replication:{}", info.replication));
                 words.push(format!("peer-disk:{}", info.peer_disk_state));
                 words.extend(
-                    info.peer_intentional_diskless.map(|c| format!("peer-client:{}", yes(c))),
+                    info.peer_intentional_diskless
+                        .map(|c| format!("peer-client:{}", yes(c))),
                 );
                 let reasons = resync_suspended(&info.resync_suspended);
                 words.push(format!("resync-suspended:{reasons}"));
@@ -178,7 +224,12 @@ pub(crate) fn line(
                 }
             }
         }
-        EventKind::Path { resource, peer_node_id, addresses, established } => {
+        EventKind::Path {
+            resource,
+            peer_node_id,
+            addresses,
+            established,
+        } => {
             words.push("path".into());
             words.push(format!("name:{resource}"));
             words.push(peer(*peer_node_id));
@@ -192,7 +243,10 @@ pub(crate) fn line(
             words.extend(helper.resource.as_ref().map(|r| format!("name:{r}")));
             words.push(peer(helper.peer_node_id));
             words.extend(
-                helper.resource.as_ref().and_then(|r| known(names, r, helper.peer_node_id)),
+                helper
+                    .resource
+                    .as_ref()
+                    .and_then(|r| known(names, r, helper.peer_node_id)),
             );
             words.extend(helper.volume.map(|v| format!("volume:{v}")));
             words.extend(helper.minor.map(|m| format!("minor:{m}")));

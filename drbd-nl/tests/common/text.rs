@@ -14,13 +14,19 @@ pub(crate) fn compare(path: &str, theirs: &Value, ours: &Value) -> usize {
             for (key, value) in theirs {
                 // Rounded or derived for people; `percent-in-sync` stands for them.
                 let derived = [
-                    "want", "db0/dt0 [MiB/s]", "db1/dt1 [MiB/s]", "db/dt [MiB/s]",
-                    "estimated-seconds-to-finish", "percent-resync-done",
+                    "want",
+                    "db0/dt0 [MiB/s]",
+                    "db1/dt1 [MiB/s]",
+                    "db/dt [MiB/s]",
+                    "estimated-seconds-to-finish",
+                    "percent-resync-done",
                 ];
                 if derived.contains(&key.as_str()) {
                     continue;
                 }
-                let ours = ours.get(key).unwrap_or_else(|| panic!("{path}: no {key} ({value})"));
+                let ours = ours
+                    .get(key)
+                    .unwrap_or_else(|| panic!("{path}: no {key} ({value})"));
                 compared += compare(&format!("{path}.{key}"), value, ours);
             }
             compared
@@ -38,7 +44,11 @@ pub(crate) fn compare(path: &str, theirs: &Value, ours: &Value) -> usize {
             let mut ours: Vec<_> = ours.iter().collect();
             theirs.sort_by_key(|v| key(v));
             ours.sort_by_key(|v| key(v));
-            theirs.iter().zip(ours).map(|(t, o)| compare(path, t, o)).sum()
+            theirs
+                .iter()
+                .zip(ours)
+                .map(|(t, o)| compare(path, t, o))
+                .sum()
         }
         _ => {
             assert_eq!(theirs, ours, "{path}");
@@ -121,8 +131,10 @@ pub(crate) fn address_json(address: &Address) -> Value {
 
 pub(crate) fn peer_device_json(p: &PeerDevice, size: Sectors) -> Value {
     let s = &p.statistics;
-    let verify =
-        matches!(p.replication, ReplicationState::VerifyS | ReplicationState::VerifyT);
+    let verify = matches!(
+        p.replication,
+        ReplicationState::VerifyS | ReplicationState::VerifyT
+    );
     let sync = (ReplicationState::SyncSource.into()..=u32::from(ReplicationState::PausedSyncT))
         .contains(&u32::from(p.replication));
     let in_sync = if size.0 == 0 {
@@ -175,7 +187,11 @@ pub(crate) fn resync_suspended(s: &ResyncSuspended) -> String {
             reasons.push(word);
         }
     }
-    if reasons.is_empty() { "no".into() } else { reasons.join(",") }
+    if reasons.is_empty() {
+        "no".into()
+    } else {
+        reasons.join(",")
+    }
 }
 
 pub(crate) fn suspended(s: &Suspended) -> String {
@@ -190,7 +206,11 @@ pub(crate) fn suspended(s: &Suspended) -> String {
             reasons.push(word);
         }
     }
-    if reasons.is_empty() { "no".into() } else { reasons.join(",") }
+    if reasons.is_empty() {
+        "no".into()
+    } else {
+        reasons.join(",")
+    }
 }
 
 pub(crate) fn blocked(s: &DeviceStatistics) -> &'static str {
@@ -247,7 +267,10 @@ pub(crate) fn text(r: &Resource, verbose: bool, statistics: bool) -> Vec<String>
             if u32::from(p.replication) > u32::from(ReplicationState::Established)
                 && u32::from(p.replication) < u32::from(ReplicationState::Ahead)
             {
-                words.push(format!("done:{:.2}", value["percent-in-sync"].as_f64().unwrap()));
+                words.push(format!(
+                    "done:{:.2}",
+                    value["percent-in-sync"].as_f64().unwrap()
+                ));
             }
             let suspended = resync_suspended(&p.resync_suspended);
             if verbose || suspended != "no" {

@@ -23,7 +23,10 @@ fn every_message_decodes() {
                         Decoded::Control(_) => "dump refused",
                         Decoded::Foreign(_) => "of generic netlink",
                         Decoded::Event(event) => {
-                            assert!(!matches!(event.kind, EventKind::Unknown { .. }), "{event:?}");
+                            assert!(
+                                !matches!(event.kind, EventKind::Unknown { .. }),
+                                "{event:?}"
+                            );
                             "event"
                         }
                         Decoded::Reply(reply) => {
@@ -63,16 +66,17 @@ fn every_message_decodes() {
                 ("reply", 1718),
             ],
         };
-        assert_eq!(counts, expected.iter().copied().collect(), "{}", family.name);
+        assert_eq!(
+            counts,
+            expected.iter().copied().collect(),
+            "{}",
+            family.name
+        );
     }
 }
 
 /// These kernels send nothing that the attribute tables lack.
-fn assert_nothing_unknown(
-    family: &load::Family,
-    run: &load::Run,
-    reply: &drbd_nl::codec::Reply,
-) {
+fn assert_nothing_unknown(family: &load::Family, run: &load::Run, reply: &drbd_nl::codec::Reply) {
     let unknown = [
         reply.resource_options.as_ref().map(|o| &o.unknown),
         reply.net_options.as_ref().map(|o| &o.unknown),
@@ -80,11 +84,26 @@ fn assert_nothing_unknown(
         reply.peer_device_options.as_ref().map(|o| &o.unknown),
     ];
     for unknown in unknown.into_iter().flatten() {
-        assert!(unknown.is_empty(), "{}/{}: {unknown:?}", family.name, run.name);
+        assert!(
+            unknown.is_empty(),
+            "{}/{}: {unknown:?}",
+            family.name,
+            run.name
+        );
     }
     let debug = format!("{reply:?}");
-    assert!(!debug.contains("Other("), "{}/{}: {debug}", family.name, run.name);
-    assert!(!debug.contains("s3cr3t"), "{}/{}: a secret shows", family.name, run.name);
+    assert!(
+        !debug.contains("Other("),
+        "{}/{}: {debug}",
+        family.name,
+        run.name
+    );
+    assert!(
+        !debug.contains("s3cr3t"),
+        "{}/{}: a secret shows",
+        family.name,
+        run.name
+    );
 }
 
 #[test]
@@ -102,8 +121,19 @@ fn every_cut_is_refused() {
                     // A datagram of several messages may be cut between two.
                     let whole = Messages::<Little>::new(bytes).all(|m| m.is_ok());
                     let result = decode::<Little>(family.dialect, run.family, bytes);
-                    assert_eq!(result.is_ok(), whole, "{}/{} cut at {cut}", family.name, run.name);
-                    assert!(result.is_err(), "{}/{} accepted {cut} bytes", family.name, run.name);
+                    assert_eq!(
+                        result.is_ok(),
+                        whole,
+                        "{}/{} cut at {cut}",
+                        family.name,
+                        run.name
+                    );
+                    assert!(
+                        result.is_err(),
+                        "{}/{} accepted {cut} bytes",
+                        family.name,
+                        run.name
+                    );
                 }
             }
         }

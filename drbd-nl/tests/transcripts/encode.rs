@@ -17,24 +17,32 @@ use std::time::Duration;
 
 /// `NLM_F_EXCL` in the header flags: on 8.4 we ask to be refused when the
 /// object exists, to tell "done" from "already there"; drbdsetup does not.
-const DIFFERENCES: &[(Dialect, u8, u16)] =
-    &[(Dialect::V84, cmd::NEW_RESOURCE, 0x200), (Dialect::V84, cmd::NEW_MINOR, 0x200)];
+const DIFFERENCES: &[(Dialect, u8, u16)] = &[
+    (Dialect::V84, cmd::NEW_RESOURCE, 0x200),
+    (Dialect::V84, cmd::NEW_MINOR, 0x200),
+];
 
 #[test]
 fn requests_are_drbdsetups() {
     let mut compared: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for family in load::all() {
         for run in &family.runs {
-            let Some((operation, command)) = operation(&family, run) else { continue };
-            let Some(theirs) = run.sent(command).next() else { continue };
+            let Some((operation, command)) = operation(&family, run) else {
+                continue;
+            };
+            let Some(theirs) = run.sent(command).next() else {
+                continue;
+            };
             // What the operation has to look up comes from a run beside it.
             let looks_up = match family.dialect {
-                Dialect::V84 => {
-                    [cmd::PRIMARY, cmd::SECONDARY, cmd::DISCONNECT, cmd::CHG_NET_OPTS].contains(&command)
-                }
-                Dialect::V9 => {
-                    command == cmd::CONNECT
-                }
+                Dialect::V84 => [
+                    cmd::PRIMARY,
+                    cmd::SECONDARY,
+                    cmd::DISCONNECT,
+                    cmd::CHG_NET_OPTS,
+                ]
+                .contains(&command),
+                Dialect::V9 => command == cmd::CONNECT,
             };
             let replay = match around(&family, run).filter(|_| looks_up) {
                 Some(status) => Replay::of(status).with(run, command),
@@ -66,7 +74,11 @@ fn requests_are_drbdsetups() {
                 family.name,
                 run.name
             );
-            let name = if family.dialect == Dialect::V84 { "8.4" } else { "9" };
+            let name = if family.dialect == Dialect::V84 {
+                "8.4"
+            } else {
+                "9"
+            };
             *compared.entry((name, operation.name())).or_default() += 1;
         }
     }
@@ -75,24 +87,56 @@ fn requests_are_drbdsetups() {
         (
             "8.4",
             &[
-                "new-resource", "resource-options", "del-resource", "new-minor", "del-minor",
-                "attach", "disk-options", "detach", "connect", "net-options", "disconnect",
-                "primary", "declare-data-current", "secondary", "down",
+                "new-resource",
+                "resource-options",
+                "del-resource",
+                "new-minor",
+                "del-minor",
+                "attach",
+                "disk-options",
+                "detach",
+                "connect",
+                "net-options",
+                "disconnect",
+                "primary",
+                "declare-data-current",
+                "secondary",
+                "down",
             ][..],
         ),
         (
             "9",
             &[
-                "new-resource", "resource-options", "del-resource", "new-minor", "del-minor",
-                "attach", "disk-options", "detach", "new-peer", "new-path", "del-path", "connect",
-                "connect-discarding-local-data", "net-options", "disconnect", "del-connection",
-                "peer-device-options", "primary", "declare-data-current", "secondary",
-                "demote-failing-io", "down",
+                "new-resource",
+                "resource-options",
+                "del-resource",
+                "new-minor",
+                "del-minor",
+                "attach",
+                "disk-options",
+                "detach",
+                "new-peer",
+                "new-path",
+                "del-path",
+                "connect",
+                "connect-discarding-local-data",
+                "net-options",
+                "disconnect",
+                "del-connection",
+                "peer-device-options",
+                "primary",
+                "declare-data-current",
+                "secondary",
+                "demote-failing-io",
+                "down",
             ],
         ),
     ] {
         for command in commands {
-            assert!(compared.contains_key(&(name, command)), "no {command} on {name}: {compared:?}");
+            assert!(
+                compared.contains_key(&(name, command)),
+                "no {command} on {name}: {compared:?}"
+            );
         }
     }
 }
@@ -149,7 +193,11 @@ fn sorted(bytes: &[u8], nests: bool) -> Vec<u8> {
         let payload = &bytes[at + 4..at + len];
         let mut attr = bytes[at..at + 2].to_vec();
         attr.extend_from_slice(&kind.to_le_bytes());
-        attr.extend(if nests { sorted(payload, false) } else { payload.to_vec() });
+        attr.extend(if nests {
+            sorted(payload, false)
+        } else {
+            payload.to_vec()
+        });
         attr.resize((len + 3) & !3, 0);
         attrs.push((kind, attr));
         at += (len + 3) & !3;
@@ -184,8 +232,16 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
     if args.first() != Some(&"drbdsetup") {
         return None;
     }
-    let words: Vec<&str> = args[2..].iter().copied().filter(|a| !a.starts_with("--")).collect();
-    let flags: Vec<&str> = args[2..].iter().copied().filter(|a| a.starts_with("--")).collect();
+    let words: Vec<&str> = args[2..]
+        .iter()
+        .copied()
+        .filter(|a| !a.starts_with("--"))
+        .collect();
+    let flags: Vec<&str> = args[2..]
+        .iter()
+        .copied()
+        .filter(|a| a.starts_with("--"))
+        .collect();
     let resource = |at: usize| ResourceName::new(words.get(at)?).ok();
     let number = |at: usize| words.get(at)?.parse::<u32>().ok();
     let pair = |at: usize| {
@@ -197,8 +253,16 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
     let v84 = family.dialect == Dialect::V84;
     // In 8.4 minors 0 and 1 are r0's.
     let r0 = || ResourceName::new("r0").unwrap();
-    let by_minor = |name: &str| if v84 { number(0).map(|_| r0()) } else { name.parse().ok() };
-    let force = flags.iter().any(|flag| ["--force", "--force=yes"].contains(flag));
+    let by_minor = |name: &str| {
+        if v84 {
+            number(0).map(|_| r0())
+        } else {
+            name.parse().ok()
+        }
+    };
+    let force = flags
+        .iter()
+        .any(|flag| ["--force", "--force=yes"].contains(flag));
     Some(match *args.get(1)? {
         "new-resource" => (
             Operation::NewResource {
@@ -211,11 +275,20 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
         "resource-options" => {
             let (options, base) = options!(ResourceOptions, &flags);
             (
-                Operation::ChangeResourceOptions { resource: resource(0)?, base, options },
+                Operation::ChangeResourceOptions {
+                    resource: resource(0)?,
+                    base,
+                    options,
+                },
                 cmd::RESOURCE_OPTS,
             )
         }
-        "del-resource" => (Operation::DelResource { resource: resource(0)? }, cmd::DEL_RESOURCE),
+        "del-resource" => (
+            Operation::DelResource {
+                resource: resource(0)?,
+            },
+            cmd::DEL_RESOURCE,
+        ),
         "new-minor" if flags.is_empty() => (
             Operation::NewMinor {
                 resource: resource(0)?,
@@ -224,7 +297,12 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             },
             cmd::NEW_MINOR,
         ),
-        "del-minor" => (Operation::DelMinor { minor: Minor(number(0)?) }, cmd::DEL_MINOR),
+        "del-minor" => (
+            Operation::DelMinor {
+                minor: Minor(number(0)?),
+            },
+            cmd::DEL_MINOR,
+        ),
         "attach" => (
             Operation::Attach {
                 minor: Minor(number(0)?),
@@ -242,11 +320,21 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             let (options, base) = options!(DiskOptions, &flags);
             let minor = Minor(number(0)?);
             let options = Box::new(options);
-            (Operation::ChangeDiskOptions { minor, base, options }, cmd::CHG_DISK_OPTS)
+            (
+                Operation::ChangeDiskOptions {
+                    minor,
+                    base,
+                    options,
+                },
+                cmd::CHG_DISK_OPTS,
+            )
         }
-        "detach" if flags.is_empty() => {
-            (Operation::Detach { minor: Minor(number(0)?) }, cmd::DETACH)
-        }
+        "detach" if flags.is_empty() => (
+            Operation::Detach {
+                minor: Minor(number(0)?),
+            },
+            cmd::DETACH,
+        ),
         "connect" => {
             let options = Box::new(options!(NetOptions, &flags).0);
             let mut connection = ConnectionRef::only(resource(0)?);
@@ -256,11 +344,19 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
                 connection = connection.peer_node_id(NodeId(number(1)?));
             }
             let operation = if flags.contains(&"--discard-my-data=yes") {
-                Operation::ConnectDiscardingLocalData { connection, name: None, options }
+                Operation::ConnectDiscardingLocalData {
+                    connection,
+                    name: None,
+                    options,
+                }
             } else if flags.contains(&"--discard-my-data=no") {
                 return None;
             } else {
-                Operation::Connect { connection, name: None, options }
+                Operation::Connect {
+                    connection,
+                    name: None,
+                    options,
+                }
             };
             (operation, cmd::CONNECT)
         }
@@ -271,7 +367,14 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             }
             let options = Box::new(options);
             let connection = connection(v84, &words, &r0, &resource, &number, &pair)?;
-            (Operation::ChangeNetOptions { connection, base, options }, cmd::CHG_NET_OPTS)
+            (
+                Operation::ChangeNetOptions {
+                    connection,
+                    base,
+                    options,
+                },
+                cmd::CHG_NET_OPTS,
+            )
         }
         "disconnect" if run.exit == Some(0) => {
             let connection = connection(v84, &words, &r0, &resource, &number, &pair)?;
@@ -286,7 +389,9 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             (Operation::DelConnection { connection }, cmd::DEL_PEER)
         }
         "new-peer" => {
-            let name = flags.iter().find_map(|flag| flag.strip_prefix("--_name="))?;
+            let name = flags
+                .iter()
+                .find_map(|flag| flag.strip_prefix("--_name="))?;
             let operation = Operation::NewPeer {
                 resource: resource(0)?,
                 peer_node_id: NodeId(number(1)?),
@@ -297,11 +402,25 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
         }
         "new-path" => {
             let (resource, peer_node_id) = (resource(0)?, NodeId(number(1)?));
-            (Operation::NewPath { resource, peer_node_id, addresses: pair(2)? }, cmd::NEW_PATH)
+            (
+                Operation::NewPath {
+                    resource,
+                    peer_node_id,
+                    addresses: pair(2)?,
+                },
+                cmd::NEW_PATH,
+            )
         }
         "del-path" => {
             let (resource, peer_node_id) = (resource(0)?, NodeId(number(1)?));
-            (Operation::DelPath { resource, peer_node_id, addresses: pair(2)? }, cmd::DEL_PATH)
+            (
+                Operation::DelPath {
+                    resource,
+                    peer_node_id,
+                    addresses: pair(2)?,
+                },
+                cmd::DEL_PATH,
+            )
         }
         "peer-device-options" => {
             let (options, base) = options!(PeerDeviceOptions, &flags);
@@ -334,7 +453,12 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             };
             (operation, cmd::SECONDARY)
         }
-        "down" => (Operation::Down { resource: resource(0)? }, cmd::DOWN),
+        "down" => (
+            Operation::Down {
+                resource: resource(0)?,
+            },
+            cmd::DOWN,
+        ),
         _ => return None,
     })
 }

@@ -1,8 +1,8 @@
 //! What we read out of an event is what `drbdsetup events2` printed for it,
 //! and a watcher fed with a recorded stream ends where the kernel was.
 
-use crate::load;
 use crate::lines::{Names, compare, is_about, line, same_object, unstamped};
+use crate::load;
 use drbd_nl::codec::{Decoded, decode};
 use drbd_nl::wire::Little;
 use drbd_nl::{Action, EventKind};
@@ -25,10 +25,11 @@ fn events2_lines() {
             // them in an order of its own.
             let mut printed: Vec<&str> = run.stdout.lines().map(unstamped).collect();
             for message in run.received().filter(|m| m.kind() == run.family) {
-                let decoded =
-                    decode::<Little>(family.dialect, run.family, &message.bytes).unwrap();
+                let decoded = decode::<Little>(family.dialect, run.family, &message.bytes).unwrap();
                 for item in decoded {
-                    let Decoded::Event(event) = item else { continue };
+                    let Decoded::Event(event) = item else {
+                        continue;
+                    };
                     if matches!(event.kind, EventKind::Legacy(_)) {
                         continue;
                     }
@@ -57,10 +58,17 @@ fn events2_lines() {
                 }
             }
             printed.retain(|their| !their.contains("may_promote"));
-            assert!(printed.is_empty(), "{}/{}: {printed:#?}", family.name, run.name);
+            assert!(
+                printed.is_empty(),
+                "{}/{}: {printed:#?}",
+                family.name,
+                run.name
+            );
         }
     }
     println!("{lines:?} {words} words, {silent} not printed");
-    assert!(lines["drbd84"] > 200 && lines["drbd9"] > 500 && lines["drbd93"] > 500, "{lines:?}");
+    assert!(
+        lines["drbd84"] > 200 && lines["drbd9"] > 500 && lines["drbd93"] > 500,
+        "{lines:?}"
+    );
 }
-

@@ -47,7 +47,9 @@ impl Message {
 impl Run {
     pub(crate) fn sent(&self, command: u8) -> impl Iterator<Item = &Message> {
         let family = self.family;
-        self.messages.iter().filter(move |m| m.sent && m.kind() == family && m.command() == command)
+        self.messages
+            .iter()
+            .filter(move |m| m.sent && m.kind() == family && m.command() == command)
     }
 
     pub(crate) fn received(&self) -> impl Iterator<Item = &Message> {
@@ -71,7 +73,10 @@ pub(crate) fn load(name: &'static str, dialect: Dialect) -> Family {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.jsonl.zst"));
     let file = std::fs::File::open(&path).unwrap();
     let mut text = String::new();
-    ruzstd::decoding::StreamingDecoder::new(file).unwrap().read_to_string(&mut text).unwrap();
+    ruzstd::decoding::StreamingDecoder::new(file)
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     let mut runs = Vec::new();
     for line in text.lines() {
         let value: Value = serde_json::from_str(line).unwrap();
@@ -94,7 +99,9 @@ pub(crate) fn load(name: &'static str, dialect: Dialect) -> Family {
                 family: 0,
             }),
             "msg" => {
-                let Some(hex) = value["hex"].as_str() else { continue };
+                let Some(hex) = value["hex"].as_str() else {
+                    continue;
+                };
                 runs.last_mut().unwrap().messages.push(Message {
                     sent: value["dir"] == "tx",
                     bytes: unhex(hex),
@@ -104,13 +111,20 @@ pub(crate) fn load(name: &'static str, dialect: Dialect) -> Family {
                 let run = runs.last_mut().unwrap();
                 run.exit = value["exit"].as_i64();
                 run.stdout = string("stdout");
-                run.json = value.get("stdout_json").filter(|json| !json.is_null()).cloned();
+                run.json = value
+                    .get("stdout_json")
+                    .filter(|json| !json.is_null())
+                    .cloned();
                 run.family = family_id(run);
             }
             _ => {}
         }
     }
-    Family { name, dialect, runs }
+    Family {
+        name,
+        dialect,
+        runs,
+    }
 }
 
 /// From the answer to CTRL_CMD_GETFAMILY; 0 where there was none.
@@ -126,5 +140,8 @@ fn family_id(run: &Run) -> u16 {
 }
 
 fn unhex(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect()
 }

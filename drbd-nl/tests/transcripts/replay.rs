@@ -32,15 +32,25 @@ const PORT: u32 = 4711;
 
 impl Replay {
     pub(crate) fn of(run: &Run) -> Self {
-        let mut answers = Answers { family_id: run.family, ..Answers::default() };
+        let mut answers = Answers {
+            family_id: run.family,
+            ..Answers::default()
+        };
         for message in run.received() {
             if message.kind() == ctrl::GENL_ID_CTRL && answers.family.is_empty() {
                 answers.family.clone_from(&message.bytes);
             } else if message.kind() == run.family {
-                answers.replies.entry(message.command()).or_default().push(message.bytes.clone());
+                answers
+                    .replies
+                    .entry(message.command())
+                    .or_default()
+                    .push(message.bytes.clone());
             }
         }
-        Self { answers, sent: Arc::default() }
+        Self {
+            answers,
+            sent: Arc::default(),
+        }
     }
 
     /// With what another run was answered to one command.
@@ -77,7 +87,11 @@ impl Transport for Socket {
             vec![self.answers.family.clone()]
         } else {
             self.sent.lock().unwrap().push(datagram.to_vec());
-            self.answers.replies.get(&datagram[16]).cloned().unwrap_or_default()
+            self.answers
+                .replies
+                .get(&datagram[16])
+                .cloned()
+                .unwrap_or_default()
         };
         for mut answer in answers {
             answer[8..12].copy_from_slice(seq);
@@ -98,7 +112,10 @@ impl Transport for Socket {
         Ok(match self.queue.pop_front() {
             Some(datagram) => {
                 *buffer = datagram;
-                Received::Datagram(Datagram { sender: 0, truncated: false })
+                Received::Datagram(Datagram {
+                    sender: 0,
+                    truncated: false,
+                })
             }
             None => Received::TimedOut,
         })

@@ -22,7 +22,9 @@ fn status_json() {
             if !args.contains(&"status") || !args.contains(&"--json") {
                 continue;
             }
-            let Some(Value::Array(theirs)) = &run.json else { continue };
+            let Some(Value::Array(theirs)) = &run.json else {
+                continue;
+            };
             let state = snapshot(run);
             for their in theirs {
                 let name = their["name"].as_str().unwrap();
@@ -51,14 +53,19 @@ fn status_text_of_84() {
         }
         let (verbose, statistics) = (args.contains(&"--verbose"), args.contains(&"--statistics"));
         let state = snapshot(run);
-        let ours: Vec<String> =
-            state.resources.iter().flat_map(|r| text(r, verbose, statistics)).collect();
+        let ours: Vec<String> = state
+            .resources
+            .iter()
+            .flat_map(|r| text(r, verbose, statistics))
+            .collect();
         // Where lines are wrapped is a matter of taste.
-        let theirs: Vec<&str> =
-            run.stdout.split_whitespace().filter(|word| !word.starts_with('#')).collect();
+        let theirs: Vec<&str> = run
+            .stdout
+            .split_whitespace()
+            .filter(|word| !word.starts_with('#'))
+            .collect();
         assert_eq!(ours, theirs, "{}", run.name);
         compared += theirs.len();
     }
     assert!(compared > 500, "only {compared} words were compared");
 }
-
