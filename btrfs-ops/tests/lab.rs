@@ -46,10 +46,13 @@ fn on_a_node() {
         "file_system",
         "full_and_read_only",
     ];
-    let failed: Vec<_> = tests
-        .iter()
-        .filter_map(|test| lab.node("node1").run_test(test).err())
-        .collect();
+    // Generous: the machine may be busy with other labs.
+    let node = lab.node("node1");
+    let run = |test: &&str| {
+        node.run_test_with(test, |command| command.deadline(Duration::from_secs(300)))
+            .err()
+    };
+    let failed: Vec<_> = tests.iter().filter_map(run).collect();
     for error in &failed {
         eprintln!("{error}");
     }

@@ -27,10 +27,12 @@ const SECOND: &str = "/dev/ubdb";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn run_all(node: Node, tests: &[&str]) {
-    let failed: Vec<_> = tests
-        .iter()
-        .filter_map(|test| node.run_test(test).err())
-        .collect();
+    // Generous: the machine may be busy with other labs.
+    let run = |test: &&str| {
+        node.run_test_with(test, |command| command.deadline(Duration::from_secs(300)))
+            .err()
+    };
+    let failed: Vec<_> = tests.iter().filter_map(run).collect();
     for error in &failed {
         eprintln!("{error}");
     }
