@@ -185,6 +185,11 @@ impl Error {
         self.0.kind
     }
 
+    /// Returns the errno, if a file could not be read.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.0.source.as_ref().and_then(io::Error::raw_os_error)
+    }
+
     /// Returns everything that is wrong, in the order of the text; at least one.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.0.diagnostics
@@ -203,8 +208,5 @@ impl fmt::Display for Error {
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_ref().map(|e| e as _)
-    }
-}
+/// The cause is part of the message; `source()` is `None`.
+impl StdError for Error {}

@@ -110,7 +110,7 @@ pub fn create(target: &Target, options: &CreateOptions) -> Result<Created> {
     let op = "create metadata on";
     check_options(target, options, op)?;
     let device = Device::open(&target.path, Access::Exclusive, op)?;
-    let found = probe::look(target, &device, op)?;
+    let found = probe::look(target, &device)?;
     refuse(&device, &found, &options.overwrite)?;
     let (sb, layout) = fresh(target, &device, options)?;
 

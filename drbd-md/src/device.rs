@@ -168,6 +168,17 @@ impl Device {
         })
     }
 
+    /// Opens the device once more, for reads of any length through the page cache.
+    ///
+    /// What the cache holds may be older than what DRBD wrote past it, so it is dropped first.
+    pub(crate) fn cached(&self) -> Result<File> {
+        let file = File::open(&self.path).map_err(|e| Error::os(self.op, &self.path, None, e))?;
+        // SAFETY: posix_fadvise takes an open descriptor and numbers. It is advice: pages that are
+        // in use stay, and there is nothing to do about that.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        Ok(file)
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.size
     }

@@ -181,8 +181,7 @@ impl fmt::Display for Error {
         }
         f.write_str(": ")?;
         match cause {
-            // The text of the operating system is in source().
-            Cause::Os(_) => f.write_str("the operating system refused"),
+            Cause::Os(e) => e.fmt(f),
             Cause::NotADevice => f.write_str("not a block device or regular file"),
             Cause::InUse(_) => {
                 f.write_str("in use (mounted, attached to DRBD, or held by another program)")
@@ -221,8 +220,5 @@ impl fmt::Display for Error {
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.io().map(|e| e as _)
-    }
-}
+/// The cause is part of the message; `source()` is `None`.
+impl StdError for Error {}

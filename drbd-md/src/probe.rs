@@ -1,10 +1,9 @@
 //! What is on a device now.
 
 use std::fmt;
-use std::fs::File;
 
 use crate::device::{Access, Device};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Result};
 use crate::layout::{BLOCK, Placement, SIZE_MIN, superblock_offset};
 use crate::superblock::{Format, Superblock};
 use crate::{Target, blkid};
@@ -68,9 +67,8 @@ const MD_RESERVED_07: u64 = 128 * 1024 * 1024;
 /// # Privileges
 /// Permission to read the device.
 pub fn probe(target: &Target) -> Result<Found> {
-    let op = "probe";
-    let device = Device::open(&target.path, Access::Read, op)?;
-    look(target, &device, op)
+    let device = Device::open(&target.path, Access::Read, "probe")?;
+    look(target, &device)
 }
 
 pub(crate) fn check_size(device: &Device) -> Result<()> {
@@ -102,7 +100,7 @@ pub(crate) fn superblock(target: &Target, device: &Device) -> Result<Option<Supe
     Ok(Some(sb))
 }
 
-pub(crate) fn look(target: &Target, device: &Device, op: &'static str) -> Result<Found> {
+pub(crate) fn look(target: &Target, device: &Device) -> Result<Found> {
     check_size(device)?;
     let size = device.size();
     let mut signatures = Vec::new();
@@ -122,8 +120,7 @@ pub(crate) fn look(target: &Target, device: &Device, op: &'static str) -> Result
         signatures.push(drbd(Format::V07, at));
     }
     // A second descriptor: libblkid reads odd lengths, which direct I/O does not allow.
-    let file = File::open(&target.path).map_err(|e| Error::os(op, &target.path, None, e))?;
-    let foreign = blkid::signatures(&file).map_err(|text| {
+    let foreign = blkid::signatures(&device.cached()?).map_err(|text| {
         let text = format!("cannot tell what is on the device: {text}");
         device.error(None, Cause::Unsupported(text))
     })?;

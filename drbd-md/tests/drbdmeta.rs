@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use common::{Log, Random, difference, drbdmeta, run_drbdmeta};
+use common::{Log, Random, difference, drbdmeta, run_drbdmeta, run_drbdmeta_at, scratch};
 use drbd_md::{
     CreateOptions, ErrorKind, Flags, Overwrite, Target, activity_log_state, apply_activity_log,
     create, read,
@@ -45,7 +45,7 @@ fn put_tail(image: &Path, (from, bytes): &(usize, Vec<u8>)) {
 #[test]
 fn created_metadata_is_drbdmetas() {
     let Some(drbdmeta) = drbdmeta() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
     let mut random = Random::new(1);
     // Odd sizes, sizes around the steps of the bitmap (128 MiB a block), and large sparse ones.
@@ -245,7 +245,7 @@ fn killed_primary(image: &Path, seed: u64) -> (usize, Vec<u8>) {
 #[test]
 fn applied_logs_are_drbdmetas() {
     let Some(drbdmeta) = drbdmeta() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
     let cases: u64 = std::env::var("DRBD_MD_CASES")
         .ok()
@@ -320,7 +320,7 @@ fn applied_logs_are_drbdmetas() {
 #[test]
 fn an_old_log_is_converted_as_drbdmeta_does() {
     let Some(drbdmeta) = drbdmeta() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
     for seed in 1..=60 {
         let mut r = Random::new(seed);
@@ -380,7 +380,7 @@ fn an_old_log_is_converted_as_drbdmeta_does() {
 #[test]
 fn metadata_of_both_formats_made_by_drbdmeta_is_read() {
     let Some(drbdmeta) = drbdmeta() else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let image = dir.path().join("image");
     blank(&image, 64 * MIB);
     assert!(
@@ -412,4 +412,61 @@ fn metadata_of_both_formats_made_by_drbdmeta_is_read() {
             .to_string(),
         "v08"
     );
+}
+
+#[test]
+fn external_metadata_is_drbdmetas() {
+    let Some(drbdmeta) = drbdmeta() else { return };
+    let dir = scratch();
+    let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+    let target = Target::flexible_external(&ours);
+    let run = |args: &[&str]| {
+        let out = run_drbdmeta_at(&drbdmeta, "v08", &theirs, "flex-external", args);
+        (
+            out.status.success(),
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        )
+    };
+    let same = |about: &str| {
+        if let Some(d) = difference(&fs::read(&ours).unwrap(), &fs::read(&theirs).unwrap()) {
+            panic!("{about}: {d}");
+        }
+    };
+    for seed in 1..=40 {
+        let mut r = Random::new(seed);
+        let size = r.pick(&[128 * 1024, MIB, 4 * MIB + 512, 3 * MIB + 4096]);
+        let (stripes, stripe) = r.pick(&[(1, 8), (2, 6)]);
+        let _ = (fs::remove_file(&ours), fs::remove_file(&theirs));
+        blank(&ours, size);
+        blank(&theirs, size);
+        let options = CreateOptions::default().activity_log(stripes, stripe);
+        let created = create(&target, &options).unwrap();
+        let (ok, text) = run(&[
+            "create-md",
+            "--al-stripes",
+            &stripes.to_string(),
+            "--al-stripe-size-kB",
+            &(stripe * 4).to_string(),
+        ]);
+        assert!(ok, "seed {seed}: {text}");
+        same(&format!("seed {seed}, created"));
+
+        let mut bytes = fs::read(&ours).unwrap();
+        // As much data as the bitmap can describe, or more than that.
+        let effective = created.usable.0 - r.below(created.usable.0) + r.below(3) * 8192;
+        bytes[..8].copy_from_slice(&effective.to_be_bytes());
+        bytes[0x38..0x3c].copy_from_slice(&3u32.to_be_bytes());
+        bytes[0x3c..0x40].copy_from_slice(&0x8374_026cu32.to_be_bytes());
+        let mut log = Log::new(257, stripes as usize, stripe as usize, 4096);
+        for _ in 0..r.below(30) {
+            let extent = r.below(effective.div_ceil(8192) + 1) as u32;
+            log.transaction(&mut bytes, &[(r.below(257) as usize, extent)]);
+        }
+        fs::write(&ours, &bytes).unwrap();
+        fs::write(&theirs, &bytes).unwrap();
+        let (ok, text) = run(&["apply-al"]);
+        let result = apply_activity_log(&target);
+        assert_eq!(result.is_ok(), ok, "seed {seed}: {result:?} {text}");
+        same(&format!("seed {seed}, applied"));
+    }
 }

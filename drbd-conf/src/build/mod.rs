@@ -72,7 +72,7 @@ impl Builder {
                 b.file(path, real, &bytes);
             }
             Err(e) => {
-                let text = format!("{}: cannot be read", path.display());
+                let text = format!("{} cannot be read: {e}", path.display());
                 let problem = Problem {
                     span: None,
                     ..Problem::error(NOWHERE, "io", text)

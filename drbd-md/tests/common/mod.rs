@@ -51,13 +51,35 @@ fn find_drbdmeta() -> Option<PathBuf> {
     Some(path)
 }
 
+/// A directory in memory where there is one: thousands of flushes cost nothing there.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir()
+        && let Ok(dir) = tempfile::tempdir_in(memory)
+    {
+        return dir;
+    }
+    tempfile::tempdir().unwrap()
+}
+
 /// Runs drbdmeta on a plain file.
 pub(crate) fn run_drbdmeta(drbdmeta: &Path, format: &str, image: &Path, args: &[&str]) -> Output {
+    run_drbdmeta_at(drbdmeta, format, image, "internal", args)
+}
+
+/// Runs drbdmeta on a plain file with metadata at another place.
+pub(crate) fn run_drbdmeta_at(
+    drbdmeta: &Path,
+    format: &str,
+    image: &Path,
+    place: &str,
+    args: &[&str],
+) -> Output {
     // "-" for the DRBD device: no minor, no lock file, no question to the kernel.
     Command::new(drbdmeta)
         .args(["--force", "-", format])
         .arg(image)
-        .arg("internal")
+        .arg(place)
         .args(args)
         .output()
         .unwrap()
@@ -89,20 +111,23 @@ impl Random {
     }
 }
 
-/// The checksum of the log, written apart from the library's: bit by bit.
+/// The checksum of the log, written apart from the library's.
 pub(crate) fn crc32c_raw(bytes: &[u8]) -> u32 {
-    let mut crc = 0u32;
-    for b in bytes {
-        crc ^= u32::from(*b);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0x82f6_3b78
-            } else {
-                crc >> 1
-            };
-        }
-    }
-    crc
+    static TABLE: OnceLock<[u32; 256]> = OnceLock::new();
+    let table = TABLE.get_or_init(|| {
+        std::array::from_fn(|i| {
+            (0..8).fold(i as u32, |c, _| {
+                if c & 1 == 1 {
+                    (c >> 1) ^ 0x82f6_3b78
+                } else {
+                    c >> 1
+                }
+            })
+        })
+    });
+    bytes.iter().fold(0, |c, b| {
+        table[((c ^ u32::from(*b)) & 0xff) as usize] ^ (c >> 8)
+    })
 }
 
 /// A driver's activity log in memory, which writes its transactions into an image.
