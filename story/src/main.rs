@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use story::plot::{Sabotage, play};
-use story::stage::{Changes, dress};
+use story::stage::{Changes, dress, kernel_log};
 
 /// Plays the whole story of a two-node cluster on real kernels, and judges it: from blank disks to a
 /// container, a planned handover, the loss of a node in mid-write, the takeover, and the return.
@@ -42,6 +42,8 @@ enum InNode {
         #[command(flatten)]
         changes: Changes,
     },
+    /// Prints what the node's kernel has said.
+    KernelLog,
 }
 
 fn main() -> ExitCode {
@@ -56,8 +58,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<bool> {
-    if let Some(Part::InNode(InNode::Dress { address, changes })) = &options.part {
-        dress(address, *changes)?;
+    if let Some(Part::InNode(part)) = &options.part {
+        match part {
+            InNode::Dress { address, changes } => dress(address, *changes)?,
+            InNode::KernelLog => print!("{}", kernel_log()?),
+        }
         return Ok(true);
     }
     let ending = play(options.sabotage)?;

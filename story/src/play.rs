@@ -124,6 +124,12 @@ impl Stage {
         &self.failover
     }
 
+    /// Where this program is, on the host and in the nodes.
+    #[must_use]
+    pub fn program_path(&self) -> &Path {
+        &self.program
+    }
+
     /// Announces the next act.
     pub fn act(&self, title: &str) {
         println!("\n== {:6.1} s  {title}", self.begin.elapsed().as_secs_f64());
@@ -179,13 +185,15 @@ impl Stage {
             what,
             begin,
         } = running;
-        let output = child
-            .wait(PATIENCE)
-            .with_context(|| format!("{place}: {what}"))?;
-        for reader in readers {
-            // A reader that panicked has nothing more to say.
-            let _ = reader.join();
+        let deadline = Instant::now() + PATIENCE;
+        // The readers end with the program. Its status is asked for only then, because waiting
+        // for it would take output from them.
+        while !readers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
         }
+        let output = child
+            .wait(Duration::from_secs(1))
+            .with_context(|| format!("{place}: {what}"))?;
         let Heard { text, events } = std::mem::take(&mut *lock(&heard));
         self.note(&place, &what, begin, begin.elapsed());
         for (when, event) in events {

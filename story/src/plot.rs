@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
+use tempfile::TempDir;
 use uml_lab::{Command, Lab};
 
 use crate::client::Client;
@@ -94,18 +95,26 @@ pub fn play(sabotage: Option<Sabotage>) -> Result<Ending> {
         no_fsync: sabotage == Some(Sabotage::NoFsync),
     };
     let mut story = Story::begin(begin, changes)?;
-    match sabotage {
-        None => story.whole()?,
-        Some(Sabotage::NoFsync) => story.no_fsync()?,
-        Some(Sabotage::ProtocolA) => story.protocol_a()?,
-        Some(Sabotage::StaleTakeover) => story.stale_takeover()?,
-        Some(Sabotage::TwoOwners) => story.two_owners()?,
+    let played = match sabotage {
+        None => story.whole(),
+        Some(Sabotage::NoFsync) => story.no_fsync(),
+        Some(Sabotage::ProtocolA) => story.protocol_a(),
+        Some(Sabotage::StaleTakeover) => story.stale_takeover(),
+        Some(Sabotage::TwoOwners) => story.two_owners(),
+    };
+    match played {
+        Ok(()) => story.end(),
+        Err(error) => {
+            story.show_kernel_logs();
+            Err(error)
+        }
     }
-    story.end()
 }
 
 struct Story {
     stage: Stage,
+    /// The recorder's directory, which the nodes see for as long as they run.
+    _layer: TempDir,
     client: Client,
     changes: Changes,
     /// The node that serves now.
@@ -205,6 +214,7 @@ impl Story {
         let client = Client::start(&stage.lab.node(CLIENT), WORKLOAD_PATH, SERVICE, WRITERS)?;
         let mut story = Self {
             stage,
+            _layer: layer,
             client,
             changes,
             owner,
@@ -442,6 +452,19 @@ impl Story {
                 lab.node(node).boot()
             })?;
         dress(&mut self.stage, node, self.changes)
+    }
+
+    /// Shows what the kernels said last; called when the story breaks off.
+    fn show_kernel_logs(&self) {
+        for (host, _) in HOSTS {
+            let command = Command::new(self.stage.program_path()).args(["in-node", "kernel-log"]);
+            let log = self.stage.lab.node(host).run(command);
+            let text = log.map_or_else(|error| error.to_string(), |log| log.stdout_text());
+            let lines: Vec<&str> = text.lines().collect();
+            for line in &lines[lines.len().saturating_sub(25)..] {
+                println!("{host:<6} kernel: {line}");
+            }
+        }
     }
 
     fn read_store(&mut self) -> Result<()> {

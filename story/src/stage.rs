@@ -4,9 +4,9 @@
 //! This part of the program runs *in* the nodes: the lab shows the host's files there, so the demo
 //! starts itself a second time.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -114,4 +114,25 @@ fn bridge(address: &str) -> Result<()> {
     links::set_up("br0")?;
     links::add_address("br0", address)?;
     Ok(())
+}
+
+/// The messages of this node's kernel, one line each.
+pub fn kernel_log() -> Result<String> {
+    let mut log = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/kmsg")
+        .context("/dev/kmsg")?;
+    let mut text = String::new();
+    let mut record = [0; 8192];
+    // One record a read: `<numbers>;<message>`, and nothing more once all are read.
+    while let Ok(length @ 1..) = log.read(&mut record) {
+        let record = String::from_utf8_lossy(&record[..length]);
+        let message = record
+            .split_once(';')
+            .map_or(&*record, |(_, message)| message);
+        text.push_str(message.lines().next().unwrap_or_default());
+        text.push('\n');
+    }
+    Ok(text)
 }
