@@ -4,7 +4,7 @@ use crate::dialect::Dialect;
 use crate::dump::{self, Depth};
 use crate::error::{Cause, Error, ErrorKind, Result};
 use crate::events::{Action, EventKind, RawEvent, RawEvents};
-use crate::exchange::{Exchange, Failure};
+use crate::exchange::{Exchange, Failure, Promise};
 use crate::model::{ResourceName, State};
 use crate::op::{Operation, Outcome, Report};
 use crate::run;
@@ -16,7 +16,6 @@ use crate::wire::{
 };
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -202,8 +201,8 @@ where
     pub fn run_reported(&self, operation: &Operation, timeout: Duration) -> Result<Report> {
         let deadline = Deadline::after(timeout);
         let names = || (operation.name().to_owned(), operation.target());
-        let changing = Arc::new(AtomicBool::new(false));
-        let shared = Arc::clone(&changing);
+        let promise = Arc::new(Promise::default());
+        let shared = Arc::clone(&promise);
         let task = operation.clone();
         let labels = names();
         let worker = self.worker(deadline, names(), move |connector, family, transport| {
@@ -215,7 +214,7 @@ where
             Some(Ok(report)) => Ok(report),
             Some(Err(Failure::Error(error))) => Err(error),
             // Nothing was sent that changes anything, so nothing is unknown.
-            Some(Err(_)) | None if !changing.load(Ordering::SeqCst) => Err(Error::local(
+            Some(Err(_)) | None if promise.abandon() => Err(Error::local(
                 operation.name(),
                 operation.target(),
                 ErrorKind::Timeout,
@@ -321,7 +320,7 @@ fn snapshot<C: Connector>(
             drbd.family.clone(),
             deadline,
             names.clone(),
-            Arc::new(AtomicBool::new(false)),
+            Arc::default(),
         );
         match dump::read(&mut exchange, Depth::Full) {
             Ok((state, dangling)) => {

@@ -284,7 +284,7 @@ impl<T: Transport> RawEvents<T> {
     ///
     /// # Errors
     /// When the socket fails or the kernel sends what makes no sense. The
-    /// stream stays usable after [`ErrorKind::Malformed`].
+    /// stream stays usable after [`ErrorKind::Malformed`](crate::ErrorKind).
     pub fn next_event(&mut self, timeout: Duration) -> Result<Option<RawEvent>> {
         self.next_before(Deadline::after(timeout))
     }

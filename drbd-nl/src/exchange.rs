@@ -11,7 +11,7 @@ use crate::socket::{Deadline, Received, Transport};
 use crate::wire::{Control, Messages, NLM_F_DUMP_INTR, Native, NlMsg, WireError};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// Why an exchange did not give an answer.
@@ -48,8 +48,35 @@ pub(crate) struct Exchange<T> {
     pub(crate) target: String,
     seq: u32,
     buffer: Vec<u8>,
-    /// Set before the first request that changes something is sent.
-    changing: Arc<AtomicBool>,
+    promise: Arc<Promise>,
+}
+
+/// What the thread that carries out and the caller that waits for it owe each
+/// other: after the caller has said "nothing was sent", nothing is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Promise(AtomicU8);
+
+const IDLE: u8 = 0;
+const CHANGING: u8 = 1;
+const ABANDONED: u8 = 2;
+
+impl Promise {
+    /// Before a request that changes something is sent; false when the
+    /// caller has given up.
+    fn begin(&self) -> bool {
+        let claimed = self
+            .0
+            .compare_exchange(IDLE, CHANGING, Ordering::SeqCst, Ordering::SeqCst);
+        claimed.is_ok() || claimed == Err(CHANGING)
+    }
+
+    /// The caller gives up; true when nothing was sent, nor will be.
+    pub(crate) fn abandon(&self) -> bool {
+        let claimed = self
+            .0
+            .compare_exchange(IDLE, ABANDONED, Ordering::SeqCst, Ordering::SeqCst);
+        claimed.is_ok() || claimed == Err(ABANDONED)
+    }
 }
 
 /// First pause before a transient state is tried again; doubles each time.
@@ -62,7 +89,7 @@ impl<T: Transport> Exchange<T> {
         family: Family,
         deadline: Deadline,
         (op, target): (String, String),
-        changing: Arc<AtomicBool>,
+        promise: Arc<Promise>,
     ) -> Self {
         Self {
             transport,
@@ -72,7 +99,7 @@ impl<T: Transport> Exchange<T> {
             target,
             seq: 0,
             buffer: Vec::new(),
-            changing,
+            promise,
         }
     }
 
@@ -179,7 +206,9 @@ impl<T: Transport> Exchange<T> {
 
     /// Sends a request that changes something, once, and reads its answer.
     fn change_once(&mut self, request: &Request<Native>) -> Result<Answer, Failure> {
-        self.changing.store(true, Ordering::SeqCst);
+        if !self.promise.begin() {
+            return Err(Failure::NoAnswer);
+        }
         self.send(request)?;
         loop {
             self.receive()?;

@@ -44,6 +44,10 @@ pub mod socket;
 mod watch;
 pub mod wire;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use client::{Drbd, Family};
 pub use dialect::Dialect;
 pub use error::{Error, ErrorKind, Result};

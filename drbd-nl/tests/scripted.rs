@@ -738,6 +738,27 @@ fn a_device_without_its_resource_is_not_taken() {
 
 // ---- events ----------------------------------------------------------------
 
+/// 8.4 lists a connection that is not configured in the initial state only.
+#[test]
+fn an_unconfigured_connection_is_none() {
+    let (drbd, script) = script(|_, _| {
+        let connection = message(cmd::CONNECTION_STATE, NO_MINOR, 101, |top| {
+            top.nest(tla::CFG_CONTEXT, |nest| {
+                nest.string(2, b"r0");
+            });
+            top.nest(tla::CONNECTION_INFO, |nest| {
+                nest.u32(1, 0).u32(2, 0);
+            });
+        });
+        let mut steps = initial_state(2);
+        steps.insert(1, Step::Reply(connection));
+        steps
+    });
+    let watcher = drbd.watch().unwrap();
+    assert_eq!(watcher.state().resource("r0").unwrap().connections, []);
+    drop(script);
+}
+
 #[test]
 fn raw_events_yield_overruns() {
     let (drbd, script) = script(|_, _| initial_state(2));

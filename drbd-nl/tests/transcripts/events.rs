@@ -1,5 +1,4 @@
-//! What we read out of an event is what `drbdsetup events2` printed for it,
-//! and a watcher fed with a recorded stream ends where the kernel was.
+//! What we read out of an event is what `drbdsetup events2` printed for it.
 
 use crate::lines::{Names, compare, is_about, line, same_object, unstamped};
 use crate::load;

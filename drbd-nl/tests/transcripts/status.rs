@@ -69,3 +69,36 @@ fn status_text_of_84() {
     }
     assert!(compared > 500, "only {compared} words were compared");
 }
+
+/// The JSON of a state: words for states, no secret.
+#[cfg(feature = "serde")]
+#[test]
+fn state_as_json() {
+    let family = load::load("drbd84", Dialect::V84);
+    let run = family
+        .runs
+        .iter()
+        .find(|run| run.name == "074-status-verbose-stats")
+        .unwrap();
+    let json = serde_json::to_value(snapshot(run)).unwrap();
+    let r0 = &json["resources"][0];
+    assert_eq!(r0["name"], "r0");
+    assert_eq!(r0["role"], "Primary");
+    assert_eq!(r0["devices"][0]["disk_state"], "UpToDate");
+    assert_eq!(r0["devices"][0]["meta_disk"], "Internal");
+    assert_eq!(r0["devices"][0]["statistics"]["size"], 130_992);
+    assert_eq!(
+        r0["devices"][0]["statistics"]["current_uuid"],
+        "D67B9B695426F057"
+    );
+    let connection = &r0["connections"][0];
+    assert_eq!(connection["state"], "Connected");
+    assert_eq!(
+        connection["paths"][0]["addresses"]["remote"],
+        "ipv4:10.77.0.2:7000"
+    );
+    assert_eq!(connection["options"]["max_buffers"], 8000);
+    assert_eq!(connection["options"]["protocol"], "C");
+    assert_eq!(connection["peer_devices"][1]["replication"], "Established");
+    assert!(!json.to_string().contains("s3cr3t"));
+}
