@@ -331,7 +331,7 @@ impl<T: Transport> RawEvents<T> {
                 Received::TimedOut => return Ok(None),
                 Received::Overrun => return Ok(Some(Item::Event(RawEvent::Overrun))),
                 Received::Datagram(datagram) => {
-                    // Any process may send to our port; only the kernel has port 0.
+                    // Other processes can send to our port; only the kernel has port 0.
                     if datagram.sender != 0 {
                         strangers += 1;
                         if strangers > STRANGERS && deadline.passed() {

@@ -147,7 +147,7 @@ impl<T: Transport> Exchange<T> {
                 })?;
             match received {
                 Received::TimedOut | Received::Overrun => return Err(Failure::NoAnswer),
-                // Any process may send to our port; only the kernel has port 0.
+                // Other processes can send to our port; only the kernel has port 0.
                 Received::Datagram(datagram) if datagram.sender != 0 => {
                     if self.deadline.passed() {
                         return Err(Failure::NoAnswer);
