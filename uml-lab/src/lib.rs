@@ -17,6 +17,83 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! For tests of software that needs several machines, their kernels and their
+//! failures: replication, failover, cluster managers. Each node is a Linux
+//! kernel of its own with its own devices, modules, mounts, network and
+//! process 1. It sees the files of the host, so a test program runs in a node
+//! under the path it has here ([`Node::run_test`]); what it writes stays in
+//! its memory, on its disks, and in the directories it keeps.
+//!
+//! No root, no virtual machines, no containers, no images, no network of the
+//! host, no shell scripts. As root it works too, see [Confinement](#confinement).
+//!
+//! # What a node is
+//!
+//! - **Root**: an overlay of the host's root, the unpacked packages, and the
+//!   layers of [`LabBuilder::layer`], with a tmpfs for writes. /run, /dev/shm,
+//!   /proc, /sys and /dev are the node's own; there is no udev.
+//! - **Disks**: /dev/ubda, /dev/ubdb and so on, sparse files that survive
+//!   [`Node::kill`] and [`Node::boot`].
+//! - **Network**: `lo` and one `vecN` for each port of a wire, with addresses.
+//!   Switches learn addresses as real ones do.
+//! - **Programs** run over a serial line, not over the network, so a node that
+//!   is cut off is still in the lab's hands. Arguments, environment, input,
+//!   live output, status, deadline; many at once.
+//! - **Power switch**: `/run/lab/power status|off|on NODE`, with the exit codes
+//!   of fence agents (status: 0 on, 2 off), usable from every node.
+//!
+//! # When the lab ends
+//!
+//! Dropping the [`Lab`] kills all nodes and removes their files before it
+//! returns. If the process dies instead (panic, ^C, `kill -9`), a keeper
+//! process does the same: it is the parent of all kernels and waits for the
+//! end of its socket to the lab. If somebody kills the keeper too, a guard
+//! beside each kernel ends it, and the next lab removes the files. Tests
+//! compare processes, mounts, files and sockets before and after, for each of
+//! these ends (`tests/leftovers.rs`).
+//!
+//! # Confinement
+//!
+//! Root in a node can mount any directory of the host, with the rights of its
+//! kernel's process. For an ordinary user these are the user's own. When the
+//! lab is run by root, each kernel runs without capabilities, cannot gain any,
+//! and in a mount namespace where everything is read-only but the directory of
+//! the node. That guards the host against accidents, as a test program run
+//! with `sudo` would need; it is no prison for hostile code.
+//!
+//! # Decisions
+//!
+//! **User-mode Linux**, because it is a real kernel that is an ordinary
+//! process: the modules under test (DRBD, Btrfs, dm, bridge, veth) are the
+//! real ones, a node is up in seconds, it is lost by a signal, and it runs
+//! where there is no KVM, no root and no device to pass in, such as a CI
+//! container. Containers share one kernel, so a replicated block device cannot
+//! have two ends; virtual machines need images and time.
+//!
+//! **The program in the nodes is embedded** in this library: `build.rs`
+//! compiles it, static and with `std` alone, and the lab writes it into the run
+//! directory. The other way, executing the current program again through a
+//! call at the start of `main`, is closed to test programs, which have no
+//! `main` of their own. The price is some 1.5 MB in each program that uses the
+//! lab, and static C library archives on the build machine (part of libc6-dev).
+//!
+//! **Programs run over a serial line** with flow control of our own. The
+//! driver reads one byte at a time towards the node, so larger input goes
+//! through a shared directory; and it stops listening for good once the
+//! terminal layer throttles it, so the lab never lets it come to that.
+//!
+//! # What it does not do
+//!
+//! - Node loss keeps what the node wrote to its disks, flushed or not; it
+//!   cannot show a missing flush.
+//! - One processor a node; system calls cost some 50 µs, starting a program
+//!   some 50 ms: compare times within one node only.
+//! - x86_64 Linux hosts; packages by name need Debian's apt and dpkg-deb.
+//!   Elsewhere give a kernel with [`LabBuilder::kernel`] and
+//!   [`LabBuilder::modules`] (or `LAB_KERNEL` and `LAB_MODULES`).
+//! - Never set a `vecN` down inside a node: the driver does not bring it back.
+
 mod builder;
 mod cache;
 mod command;
@@ -43,3 +120,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use lab::{Lab, prerequisites};
 pub use node::Node;
 pub use wire::Wire;
+
+// The README's examples are compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -97,16 +97,21 @@ fn build(dir: &Path, names: &[&str], root: &Path) -> Result<()> {
         names.join(", ")
     );
     let apt = Apt::new(dir);
-    let needed = apt.resolve(names)?;
+    let needed = match apt.provide(names, apt.own_lists().is_some()) {
+        Ok(needed) => needed,
+        Err(first) => {
+            // No lists on this host, or old ones: the archive no longer has
+            // what they name.
+            eprintln!("uml-lab: {first}");
+            apt.update()?;
+            apt.provide(names, true)?
+        }
+    };
     let unpacking = root.with_extension("new");
     remove(&unpacking)?;
     cache::make_dir(&unpacking)?;
-    for package in &needed {
-        let unpacked = dir.join(format!("{}_{}", package.name, package.file_version()));
-        if !unpacked.is_dir() {
-            apt.fetch(package, &unpacked)?;
-        }
-        merge(&unpacked, Path::new(""), &unpacking)?;
+    for unpacked in &needed {
+        merge(unpacked, Path::new(""), &unpacking)?;
     }
     fs::rename(&unpacking, root)
         .map_err(|error| host_error(format!("rename to {}", root.display()), error))
@@ -160,88 +165,81 @@ impl Apt {
         }
     }
 
-    fn own_lists(&self) -> PathBuf {
+    /// Lists of our own, where they were fetched before.
+    fn own_lists(&self) -> Option<PathBuf> {
+        let lists = self.lists_dir();
+        lists.join("complete").is_file().then_some(lists)
+    }
+
+    fn lists_dir(&self) -> PathBuf {
         self.dir.join("apt/lists")
     }
 
-    fn command(&self, program: &str, own_lists: bool) -> Command {
-        let mut command = Command::new(program);
+    fn command(&self, own_lists: bool) -> Command {
+        let mut command = Command::new("apt-get");
         command.env("LC_ALL", "C").stdin(Stdio::null());
         for option in &self.options {
             command.arg("-o").arg(option);
         }
         if own_lists {
+            let lists = self.lists_dir();
             command
                 .arg("-o")
-                .arg(format!("Dir::State::lists={}", self.own_lists().display()));
+                .arg(format!("Dir::State::lists={}", lists.display()));
         }
         command
     }
 
-    /// Lists what is to be fetched so that `names` can run on this host.
-    fn resolve(&self, names: &[&str]) -> Result<Vec<Package>> {
-        cache::make_dir(&self.dir.join("apt/cache/archives/partial"))?;
-        let mut own_lists = self.own_lists().is_dir();
-        loop {
-            let mut command = self.command("apt-get", own_lists);
-            command.args([
-                "install",
-                "--print-uris",
-                "-qq",
-                "-y",
-                "--no-install-recommends",
-            ]);
-            let output = run(command.args(names), names.join(", ").as_str())?;
-            if output.status.success() {
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                return Ok(text.lines().filter_map(package_of_uri_line).collect());
+    /// Fetches and unpacks `names` and what they need; returns where.
+    fn provide(&self, names: &[&str], own_lists: bool) -> Result<Vec<PathBuf>> {
+        let mut places = Vec::new();
+        for package in self.resolve(names, own_lists)? {
+            let file_version = package.file_version();
+            let unpacked = self.dir.join(format!("{}_{file_version}", package.name));
+            if !unpacked.is_dir() {
+                self.fetch(&package, &unpacked, own_lists)?;
             }
-            if own_lists && self.own_lists().join("complete").is_file() {
-                return Err(missing(&names.join(", ")).detail(first_error(&output.stderr)));
-            }
-            // The host has no lists, or old ones that do not know the package.
-            self.update()?;
-            own_lists = true;
+            places.push(unpacked);
         }
+        Ok(places)
+    }
+
+    /// Lists what is to be fetched so that `names` can run on this host.
+    fn resolve(&self, names: &[&str], own_lists: bool) -> Result<Vec<Package>> {
+        cache::make_dir(&self.dir.join("apt/cache/archives/partial"))?;
+        let mut command = self.command(own_lists);
+        command.args(["install", "--print-uris", "-qq", "-y"]);
+        command.arg("--no-install-recommends").args(names);
+        let wanted = names.join(", ");
+        let output = run(&mut command, &wanted)?;
+        if !output.status.success() {
+            return Err(missing(&wanted).detail(first_error(&output.stderr)));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().filter_map(package_of_uri_line).collect())
     }
 
     fn update(&self) -> Result<()> {
-        eprintln!(
-            "uml-lab: fetching package lists into {}",
-            self.own_lists().display()
-        );
-        cache::make_dir(&self.own_lists().join("partial"))?;
-        let output = run(
-            self.command("apt-get", true).args(["update", "-qq"]),
-            "lists",
-        )?;
+        let lists = self.lists_dir();
+        eprintln!("uml-lab: fetching package lists into {}", lists.display());
+        cache::make_dir(&lists.join("partial"))?;
+        let output = run(self.command(true).args(["update", "-qq"]), "lists")?;
         if !output.status.success() {
             return Err(missing("lists").detail(first_error(&output.stderr)));
         }
-        fs::write(self.own_lists().join("complete"), "")
+        fs::write(lists.join("complete"), "")
             .map_err(|error| host_error("note that the package lists are complete", error))
     }
 
     /// Fetches and unpacks one package.
-    fn fetch(&self, package: &Package, to: &Path) -> Result<()> {
+    fn fetch(&self, package: &Package, to: &Path, own_lists: bool) -> Result<()> {
         let wanted = format!("{}={}", package.name, package.version);
         eprintln!("uml-lab: fetching {wanted}");
         let archives = self.dir.join("apt/archives");
         cache::make_dir(&archives)?;
-        let fetch = |own_lists| {
-            let mut command = self.command("apt-get", own_lists);
-            command
-                .args(["download", "-qq"])
-                .arg(&wanted)
-                .current_dir(&archives);
-            run(&mut command, &wanted)
-        };
-        let mut output = fetch(self.own_lists().is_dir())?;
-        if !output.status.success() {
-            // Lists grow old: the archive no longer has what they name.
-            self.update()?;
-            output = fetch(true)?;
-        }
+        let mut command = self.command(own_lists);
+        command.args(["download", "-qq"]).arg(&wanted);
+        let output = run(command.current_dir(&archives), &wanted)?;
         let archive = archives.join(format!(
             "{}_{}_{}.deb",
             package.name,
