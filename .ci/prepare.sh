@@ -18,6 +18,7 @@ as_root() {
     fi
 }
 
+# prepare build|all: what the programs need to be built, or what all crates and their tests need.
 prepare() {
     command -v cargo >/dev/null ||
         die "no Rust toolchain here (cargo): install Rust 1.88 or newer, for example with rustup"
@@ -25,8 +26,10 @@ prepare() {
     local missing=()
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     [ -n "$(find /usr/lib -name libc.a -print -quit 2>/dev/null)" ] || missing+=(libc6-dev)
-    command -v pkg-config >/dev/null || missing+=(pkg-config)
-    pkg-config --exists 'lxc >= 4.0.5' 2>/dev/null || missing+=(lxc-dev)
+    if [ "$1" = all ]; then
+        command -v pkg-config >/dev/null || missing+=(pkg-config)
+        pkg-config --exists 'lxc >= 4.0.5' 2>/dev/null || missing+=(lxc-dev)
+    fi
     [ ${#missing[@]} = 0 ] && return
 
     command -v apt-get >/dev/null ||
