@@ -513,14 +513,14 @@ fn prove_recorder(stage: &Stage) -> Result<()> {
             "{host}: the recorder does not work: {:?}, {seen:?}",
             output.status
         );
-        node.write_file(&format!("{FOREIGN}/called"), b"", 0o644)?;
+        node.write_file(format!("{FOREIGN}/called"), b"", 0o644)?;
     }
     println!("lab    * drbd*, lxc-* and btrfs are replaced by a recorder, which was tried");
     Ok(())
 }
 
 fn foreign_calls(lab: &Lab, host: &str) -> Result<String> {
-    let bytes = lab.node(host).read_file(&format!("{FOREIGN}/called"))?;
+    let bytes = lab.node(host).read_file(format!("{FOREIGN}/called"))?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     for line in text.lines() {
         println!("{host:<6} ! foreign tool called: {line}");
