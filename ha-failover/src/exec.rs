@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::facts::OpenOperation;
 use crate::journal::{Entry, Record};
 use crate::plan::{Action, Plan, Runnable};
 use crate::world::{Done, Failure, FailureKind, World};
@@ -122,6 +123,23 @@ enum Phase {
     /// Next undo action, and the last step (from 0) that had begun.
     Back(usize, usize),
     Over(Outcome),
+}
+
+/// Ends an operation that was cut short when there is nothing left to do for it.
+///
+/// # Errors
+///
+/// When the journal cannot be written.
+pub fn close(world: &mut dyn World, open: &OpenOperation) -> Result<()> {
+    let record = Record {
+        op: open.id.clone(),
+        mono_ms: millis(world.now()),
+        wall: world.wall(),
+        entry: Entry::End {
+            outcome: "done".into(),
+        },
+    };
+    world.journal(&record)
 }
 
 /// What came of one call of [`Executor::advance`].

@@ -182,11 +182,14 @@ impl Journal {
 }
 
 /// Finds the operation that has a beginning and no end. A later beginning replaces an earlier one.
+///
+/// Operations that do not change who serves (`prepare`, `up`, `down`) have nothing to carry on and
+/// replace nothing.
 #[must_use]
 pub fn open_operation(records: &[Record]) -> Option<OpenOperation> {
     let begin = records
         .iter()
-        .rposition(|r| matches!(r.entry, Entry::Begin { .. }))?;
+        .rposition(|r| matches!(&r.entry, Entry::Begin { plan, .. } if plan.request.serves()))?;
     let record = &records[begin];
     let Entry::Begin { plan, .. } = &record.entry else {
         return None;

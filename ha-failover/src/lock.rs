@@ -82,6 +82,6 @@ mod tests {
         assert_eq!(second.kind(), ErrorKind::Locked);
         assert!(second.to_string().contains("release r0"), "{second}");
         drop(lock);
-        Lock::take(dir.path(), "start r0").unwrap();
+        drop(Lock::take(dir.path(), "start r0").unwrap());
     }
 }

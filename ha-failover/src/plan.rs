@@ -64,6 +64,12 @@ pub struct Takeover {
 }
 
 impl Request {
+    /// Whether it changes who serves, so that a run that was cut short has to be carried on.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        !matches!(self, Request::Prepare | Request::Up | Request::Down)
+    }
+
     /// Its name on the command line.
     #[must_use]
     pub fn name(&self) -> &'static str {

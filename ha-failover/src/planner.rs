@@ -354,7 +354,7 @@ impl<'a> Planner<'a> {
                 "module drbd",
                 format!("it calls {helper} for its handlers, not {}", module.wanted_helper.display()),
                 format!(
-                    "echo {} > /sys/module/drbd/parameters/usermode_helper, or name {helper} in the placement by local.usermode_helper",
+                    "printf %s {} > /sys/module/drbd/parameters/usermode_helper (no newline), or name {helper} in the placement by local.usermode_helper",
                     module.wanted_helper.display()
                 ),
             );
@@ -700,11 +700,10 @@ impl<'a> Planner<'a> {
                         format!("volume {number} of {} has no DRBD metadata", self.name()),
                         format!("if this disk is new, run `failover prepare {}`; otherwise find out what happened to it", self.name()),
                     ),
-                    Some(BackingDisk::Metadata { needs_activity_log, .. }) => {
-                        if *needs_activity_log {
-                            self.step(Action::ApplyActivityLog { volume: number, disk }, Duration::from_secs(120));
-                        }
+                    Some(BackingDisk::Metadata { needs_activity_log: true, .. }) => {
+                        self.step(Action::ApplyActivityLog { volume: number, disk }, Duration::from_secs(120));
                     }
+                    Some(BackingDisk::Metadata { .. }) => {}
                     Some(BackingDisk::Other { what }) => self.error(
                         Code::DiskNotBlank,
                         subject,
@@ -1170,7 +1169,14 @@ impl<'a> Planner<'a> {
                 return;
             }
             if !self.open_is("release") {
-                self.error(Code::NotPrimary, &name, "this node does not serve it", format!("nothing to release here; `failover status {name}` on both nodes shows who does"));
+                self.error(
+                    Code::NotPrimary,
+                    &name,
+                    "this node does not serve it",
+                    format!(
+                        "nothing to release here; `failover status {name}` on both nodes shows who does",
+                    ),
+                );
                 return;
             }
         }
@@ -1308,7 +1314,12 @@ impl<'a> Planner<'a> {
             ),
             (None, Fence::Command { off, .. }) => {
                 if let Some(Power::Unknown(why)) = &takeover.peer_power {
-                    self.warn(Code::PeerWasPowered, &peer, format!("the fence agent cannot tell its power state ({why})"), "the takeover ends if that stays so after fencing");
+                    self.warn(
+                        Code::PeerWasPowered,
+                        &peer,
+                        format!("the fence agent cannot tell its power state ({why})"),
+                        "the takeover ends if that stays so after fencing",
+                    );
                 }
                 if takeover.peer_power == Some(Power::On) {
                     self.warn(
@@ -1427,3 +1438,6 @@ impl<'a> Planner<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

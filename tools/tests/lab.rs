@@ -125,3 +125,134 @@ fn the_story() {
         "node1 1\nnode2 2\nnode1 3\nnode2 4\n"
     );
 }
+
+/// With a fencing policy in drbd.conf the kernel asks `drbd-helper`, which answers "off" only on evidence.
+#[test]
+fn fencing_policy() {
+    let conf = common::DRBD_CONF.replace(
+        "protocol C;",
+        "protocol C;\n    disk { fencing resource-and-stonith; }",
+    );
+    let Some(cluster) = Cluster::boot_with("failover-fencing", &conf, common::PLACEMENT) else {
+        return;
+    };
+    cluster.serve();
+    // The module calls another program: said before anything is configured with it.
+    let parameter = "/sys/module/drbd/parameters/usermode_helper";
+    let node = cluster.node("node2");
+    let ours = node.read_file(parameter).unwrap();
+    node.write_file(
+        "/run/set-helper",
+        format!("printf %s /bin/true > {parameter}"),
+        0o755,
+    )
+    .unwrap();
+    node.run_ok(["/bin/busybox", "sh", "/run/set-helper"])
+        .unwrap();
+    let refused = cluster.failover("node2", &["up", "r0"]);
+    assert_eq!(
+        (refused.status, refused.codes()),
+        (Some(3), vec!["module-helper-differs".to_owned()])
+    );
+    let back = format!(
+        "printf %s {} > {parameter}",
+        String::from_utf8(ours).unwrap().trim()
+    );
+    node.write_file("/run/set-helper", back, 0o755).unwrap();
+    node.run_ok(["/bin/busybox", "sh", "/run/set-helper"])
+        .unwrap();
+
+    cluster.node("node1").kill().unwrap();
+    cluster
+        .failover("node2", &["takeover", "r0"])
+        .ok("takeover")
+        .show("takeover, fencing");
+    cluster.assert_serves("node2");
+    let log = node
+        .run_ok(["/bin/busybox", "dmesg"])
+        .unwrap()
+        .stdout_text();
+    assert!(log.contains("fence-peer r0 exit code 7"), "{log}");
+    assert!(
+        node.read_file("/run/ha-failover/fenced/r0").is_err(),
+        "the word is taken back"
+    );
+}
+
+/// What the dangerous options are for, and what they cost: a wrong word makes two owners.
+#[test]
+fn dangerous_options() {
+    let Some(cluster) = Cluster::boot("failover-danger") else {
+        return;
+    };
+    cluster.serve();
+    cluster.lab.wire("repl").cut_all();
+    // Saying nothing is not an attestation.
+    let usage = cluster.failover("node2", &["takeover", "r0", "--attest", "yes"]);
+    assert_eq!(usage.status, Some(2), "{usage:#?}");
+    let mut taken = cluster.failover(
+        "node2",
+        &[
+            "takeover",
+            "r0",
+            "--attest",
+            "the test: node1 is off (it is not)",
+        ],
+    );
+    for _ in 0..10 {
+        if taken.codes() != ["peer-connected", "peer-primary"] {
+            break;
+        }
+        // DRBD notices a silent link after its ping interval.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        taken = cluster.failover(
+            "node2",
+            &[
+                "takeover",
+                "r0",
+                "--attest",
+                "the test: node1 is off (it is not)",
+            ],
+        );
+    }
+    let taken = taken.ok("takeover on a wrong word");
+    let plan = taken.events.iter().find(|e| e["event"] == "plan").unwrap();
+    assert!(
+        plan["plan"]["findings"]
+            .to_string()
+            .contains("attested-only"),
+        "{plan}"
+    );
+    let record = cluster
+        .node("node2")
+        .read_file("/srv/store1/.ha-failover/owner.json")
+        .unwrap();
+    assert!(
+        String::from_utf8(record)
+            .unwrap()
+            .contains("the test: node1 is off")
+    );
+    let begun = std::time::Instant::now();
+    while cluster.serving() != ["node1", "node2"] {
+        assert!(
+            begun.elapsed() < common::DEADLINE,
+            "two owners, as the option says"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    // The link comes back: DRBD gives the connection up, and we say what that means.
+    cluster.lab.wire("repl").heal_all();
+    let begun = std::time::Instant::now();
+    loop {
+        let refused = cluster.failover("node1", &["plan", "release", "r0"]);
+        assert_eq!(refused.status, Some(3));
+        if refused
+            .codes()
+            .contains(&"split-brain-suspected".to_owned())
+        {
+            break;
+        }
+        assert!(begun.elapsed() < common::DEADLINE, "{refused:#?}");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}

@@ -16,6 +16,9 @@ use crate::placement::differences;
 use crate::plan::Action;
 use crate::world::{Done, Failure, FailureKind, World};
 
+/// "Refusing to be Primary while peer is not outdated" (drbd_strings.c).
+const SS_PRIMARY_NOP: i32 = -7;
+
 type Performed = std::result::Result<Done, Failure>;
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -475,11 +478,15 @@ impl Node {
         };
         let _word = FencedWord::leave(&self.resource.name, evidence);
         let mut retry = Retry::within(deadline);
+        // The call that noticed the loss of the peer has used up the kernel's own tries when the
+        // fence-peer handler has answered; the next one goes by that answer.
+        let mut unfenced = 0;
         loop {
             match self.with_drbd(|d| d.run(&operation, retry.left().max(Duration::from_secs(1)))) {
                 Ok(o) => return outcome(o, &operation.to_string()),
                 Err(e)
                     if (passing(&e) || e.kind() == ErrorKind::PeerIsPrimary) && retry.again() => {}
+                Err(e) if e.ret_code() == Some(SS_PRIMARY_NOP) && unfenced < 2 => unfenced += 1,
                 Err(e) => return Err(drbd::failure(&e)),
             }
         }

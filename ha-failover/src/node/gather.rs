@@ -52,10 +52,8 @@ impl Node {
             ..Facts::default()
         };
         facts.disks = self.disks(drbd.as_ref());
-        if let Some(store) = &mount.store {
-            if store.fs_type == "btrfs" {
-                facts.store = OwnerRecord::read(&self.resource.mount)?;
-            }
+        if mount.store.as_ref().is_some_and(|s| s.fs_type == "btrfs") {
+            facts.store = OwnerRecord::read(&self.resource.mount)?;
         }
         facts.containers = self.container_facts(mount.store.is_some() && mount.lxcpath_exists);
         facts.bridges = self.bridges(&facts)?;
@@ -251,7 +249,7 @@ fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
         .map(|info| info.fsid.to_string());
     let free = nix::sys::statvfs::statvfs(target)
         .ok()
-        .map(|s| u64::from(s.blocks_available()).saturating_mul(u64::from(s.fragment_size())));
+        .map(|s| s.blocks_available().saturating_mul(s.fragment_size()));
     StoreMount {
         source: mount.source.clone().into(),
         fs_type: mount.fs_type.to_string_lossy().into_owned(),

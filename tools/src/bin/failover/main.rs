@@ -222,6 +222,9 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
     let _lock = lock?;
     output.plan(&plan);
     if plan.is_empty() {
+        if let Some(open) = facts.open.filter(|open| open.request == request.name()) {
+            ha_failover::exec::close(&mut node, &open)?;
+        }
         return Ok(output.end("done", exit::DONE, None));
     }
     let (runnable, facts) = match plan.evidence.clone() {
