@@ -20,7 +20,8 @@ use crate::switch::Switch;
 use crate::wire::{Cable, Wire};
 
 /// What every node needs and a Debian host may lack: the kernel, and modprobe.
-const BASE_PACKAGES: [&str; 2] = ["user-mode-linux", "kmod"];
+/// Each with a file that shows that it is there, however it came.
+const BASE_PACKAGES: [(&str, &str); 2] = [("user-mode-linux", KERNEL), ("kmod", "sbin/modprobe")];
 const KERNEL: &str = "usr/bin/linux.uml";
 const MODULES: &str = "usr/lib/uml/modules";
 
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) closed: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     run_dir: PathBuf,
+    log_dir: Option<PathBuf>,
+    name: String,
     /// What is to be given back at the end.
     held: Mutex<Option<(RunDirLock, Vec<Lock>)>>,
 }
@@ -98,11 +101,13 @@ impl Lab {
             closed: AtomicBool::new(false),
             threads: Mutex::default(),
             run_dir,
+            log_dir: builder.log_dir,
+            name: builder.name,
             held: Mutex::new(Some((lock, slots))),
         });
         let lab = Lab { inner };
         lab.start_threads()?;
-        lab.boot_all()?;
+        lab.boot_all().inspect_err(|_| lab.inner.save_consoles())?;
         Ok(lab)
     }
 
@@ -203,6 +208,9 @@ impl Drop for Lab {
                 }
             }
         }
+        if std::thread::panicking() {
+            self.inner.save_consoles();
+        }
         self.inner.shut_down();
     }
 }
@@ -225,6 +233,23 @@ impl Inner {
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
         Ok(())
+    }
+
+    /// Something else has failed already, so this only says what does.
+    fn save_consoles(&self) {
+        let Some(dir) = &self.log_dir else {
+            return;
+        };
+        for machine in &self.machines {
+            let pid = std::process::id();
+            let name = format!("{}-{pid}-{}.console", self.name, machine.name);
+            let copied = fs::create_dir_all(dir)
+                .and_then(|()| fs::copy(machine.console_path(), dir.join(&name)));
+            match copied {
+                Ok(_) => eprintln!("uml-lab: console kept in {}", dir.join(name).display()),
+                Err(error) => eprintln!("uml-lab: {}: {error}", dir.join(name).display()),
+            }
+        }
     }
 
     fn shut_down(&self) {
@@ -283,14 +308,9 @@ pub(crate) struct Software {
 impl Software {
     fn find(builder: &LabBuilder, cache: &Cache) -> Result<Self> {
         prerequisites()?;
-        let own_kernel = builder.kernel.is_some() && builder.modules.is_some();
-        let base = BASE_PACKAGES
-            .iter()
-            .filter(|name| !own_kernel || **name != "user-mode-linux");
-        let names: Vec<String> = base
-            .map(|name| (*name).to_owned())
-            .chain(builder.packages.iter().cloned())
-            .collect();
+        let given = builder.kernel.is_some() && builder.modules.is_some();
+        let base = base_packages(given).map(str::to_owned);
+        let names: Vec<String> = base.chain(builder.packages.iter().cloned()).collect();
         let layer = packages::layer(cache, builder.package_dir.as_deref(), &names)?;
         let find = |given: &Option<PathBuf>, name: &str, what: &str| {
             let unpacked = layer.iter().map(|layer| layer.join(name));
@@ -322,6 +342,16 @@ impl Software {
     }
 }
 
+/// The packages of the base set that this host lacks. Without its own kernel
+/// where one is given.
+fn base_packages(kernel_given: bool) -> impl Iterator<Item = &'static str> {
+    BASE_PACKAGES
+        .into_iter()
+        .filter(|(_, file)| !Path::new("/").join(file).exists())
+        .map(|(name, _)| name)
+        .filter(move |name| !kernel_given || *name != BASE_PACKAGES[0].0)
+}
+
 /// Checks, without starting or fetching anything, what a lab needs of this
 /// machine.
 ///
@@ -334,14 +364,13 @@ pub fn prerequisites() -> Result<()> {
         return missing("user-mode kernels run on x86_64 Linux only");
     }
     let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let kernel =
-        (given("LAB_KERNEL") && given("LAB_MODULES")) || packages::installed("user-mode-linux");
+    let given = given("LAB_KERNEL") && given("LAB_MODULES");
+    let base = base_packages(given).all(packages::installed);
     let in_path = |name: &str| {
         ["/usr/bin", "/bin"]
             .iter()
             .any(|dir| Path::new(dir).join(name).is_file())
     };
-    let base = kernel && packages::installed("kmod");
     let obtainable = in_path("apt-get") && in_path("dpkg-deb");
     if !base && !obtainable {
         return missing(
@@ -368,6 +397,7 @@ pub(crate) struct PortPlan {
     pub(crate) port: usize,
     pub(crate) mac: [u8; 6],
     pub(crate) address: Option<(std::net::IpAddr, u8)>,
+    pub(crate) mtu: u32,
 }
 
 impl Plan {
@@ -396,6 +426,7 @@ impl Plan {
                     // 52:54:00 is what virtual machines use.
                     mac: [0x52, 0x54, 0, wire, number[0], number[1]],
                     address: parse_address(address)?,
+                    mtu: description.mtu,
                 });
             }
             plan.cables.push(cable);

@@ -158,7 +158,7 @@ impl Machine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn console_path(&self) -> PathBuf {
+    pub(crate) fn console_path(&self) -> PathBuf {
         self.dir.join("console")
     }
 
@@ -217,8 +217,9 @@ impl Machine {
             let mac: Vec<String> = port.mac.iter().map(|byte| format!("{byte:02x}")).collect();
             let mac = mac.join(":");
             word(format!(
-                "vec{n}:transport=fd,fd={},depth=128,mac={mac}",
-                4 + n
+                "vec{n}:transport=fd,fd={},depth=128,mac={mac},mtu={}",
+                4 + n,
+                port.mtu
             ));
         }
         for (letter, n) in (b'a'..).zip(0..self.disks.len()) {

@@ -31,7 +31,9 @@ fn cluster() {
                 .port("node2", "10.0.254.2/30")
         })
         .wire("service", |w| {
-            w.port("node2", "fd00::2/64").port("node1", "fd00::1/64")
+            w.mtu(4000)
+                .port("node2", "fd00::2/64")
+                .port("node1", "fd00::1/64")
         })
         .wire("bare", |w| w.port("node1", ""))
         .layer(&below)
@@ -59,6 +61,14 @@ fn interfaces(lab: &Lab) {
     for name in ["lo", "vec0", "vec1", "vec2"] {
         assert!(text.contains(name), "{text}");
     }
+    let mtu = |name: &str| {
+        let file = format!("/sys/class/net/{name}/mtu");
+        lab.node("node1").read_file(file).unwrap()
+    };
+    assert_eq!(
+        (mtu("vec0"), mtu("vec1")),
+        (b"1500\n".to_vec(), b"4000\n".to_vec())
+    );
     let memory = lab.node("node2").read_file("/proc/meminfo").unwrap();
     let memory = String::from_utf8(memory).unwrap();
     let total: u64 = memory.split_whitespace().nth(1).unwrap().parse().unwrap();

@@ -279,8 +279,15 @@ fn failed_starts(place: &Place, before: &Traces) {
     assert_eq!(Traces::take(place.path()), *before);
 
     // No modules: the setup inside the node fails, and says where.
+    // The console is kept where that was asked for.
     let empty = tempfile::tempdir().unwrap();
-    let error = place.lab().modules(empty.path()).start().unwrap_err();
+    let logs = tempfile::tempdir().unwrap();
+    let broken = place.lab().modules(empty.path()).log_dir(logs.path());
+    let error = broken.start().unwrap_err();
+    let log = logs
+        .path()
+        .join(format!("victim-{}-node1.console", std::process::id()));
+    assert!(fs::read_to_string(log).unwrap().contains("Linux version"));
     assert_eq!(error.kind(), ErrorKind::Boot);
     assert!(error.to_string().contains("overlay.ko"), "{error}");
     assert!(!error.console_lines().is_empty());
