@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
@@ -45,18 +47,34 @@ impl Keeper {
             SockFlag::SOCK_CLOEXEC,
         )
         .map_err(|errno| fail(errno.into()))?;
-        let child = Command::new(program)
-            .arg("keeper")
-            .arg(run_dir)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // ^C in the terminal must not reach it, from the first moment on.
-            .process_group(0)
-            .spawn()
-            .map_err(fail)?;
+        let spawn = || {
+            Command::new(program)
+                .arg("keeper")
+                .arg(run_dir)
+                .env_clear()
+                .current_dir("/")
+                .stdin(Stdio::from(theirs.try_clone()?))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                // ^C in the terminal must not reach it, from the first moment on.
+                .process_group(0)
+                .spawn()
+        };
+        // Whatever another thread of this process started while `program` was being written
+        // has it open for writing until its own exec: a moment, in which it cannot be run.
+        let patience = Instant::now() + Duration::from_secs(10);
+        let child = loop {
+            match spawn() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ExecutableFileBusy
+                        && Instant::now() < patience =>
+                {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                other => break other.map_err(fail)?,
+            }
+        };
+        drop(theirs);
         let keeper = Keeper {
             socket: ours,
             answers: Mutex::default(),
