@@ -112,12 +112,11 @@ impl Client {
         self.child
             .kill(libc::SIGTERM)
             .context("ending the client")?;
-        let deadline = Instant::now() + patience;
-        while !self.reader.is_finished() {
-            if Instant::now() > deadline {
-                bail!("the client did not end within {} s", patience.as_secs());
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        self.child
+            .wait(patience)
+            .context("waiting for the client")?;
+        if self.reader.join().is_err() {
+            bail!("the reader of the client panicked");
         }
         Ok(std::mem::take(&mut *self.shared.lock()))
     }

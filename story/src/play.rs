@@ -185,15 +185,13 @@ impl Stage {
             what,
             begin,
         } = running;
-        let deadline = Instant::now() + PATIENCE;
-        // The readers end with the program. Its status is asked for only then, because waiting
-        // for it would take output from them.
-        while !readers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(2));
-        }
         let output = child
-            .wait(Duration::from_secs(1))
+            .wait(PATIENCE)
             .with_context(|| format!("{place}: {what}"))?;
+        for reader in readers {
+            // A reader that panicked has nothing more to say.
+            let _ = reader.join();
+        }
         let Heard { text, events } = std::mem::take(&mut *lock(&heard));
         self.note(&place, &what, begin, begin.elapsed());
         for (when, event) in events {

@@ -202,8 +202,9 @@ impl Child {
         self.running.pid()
     }
 
-    /// Waits for the end of the program and returns everything it wrote that
-    /// no reader took.
+    /// Waits for the end of the program and returns everything it wrote, but
+    /// for a stream that has a reader: that one is the reader's, which must
+    /// read it, or the program waits in its own write.
     ///
     /// Output of processes it left behind is not waited for.
     ///
@@ -237,24 +238,18 @@ impl Child {
         self.running.kill(signal)
     }
 
-    /// Returns a reader of standard output, as it comes. What it reads is not
-    /// in the [`Output`] of [`Child::wait`].
+    /// Returns a reader of standard output, as it comes. While it lives,
+    /// [`Child::wait`] takes nothing from it.
     #[must_use]
     pub fn stdout(&self) -> OutputReader {
-        OutputReader {
-            running: Arc::clone(&self.running),
-            index: 0,
-        }
+        OutputReader::new(&self.running, 0)
     }
 
-    /// Returns a reader of standard error, as it comes. What it reads is not
-    /// in the [`Output`] of [`Child::wait`].
+    /// Returns a reader of standard error, as it comes. While it lives,
+    /// [`Child::wait`] takes nothing from it.
     #[must_use]
     pub fn stderr(&self) -> OutputReader {
-        OutputReader {
-            running: Arc::clone(&self.running),
-            index: 1,
-        }
+        OutputReader::new(&self.running, 1)
     }
 
     /// Writes to the program's standard input; blocks while the program does
@@ -284,6 +279,22 @@ impl Child {
 pub struct OutputReader {
     running: Arc<Running>,
     index: usize,
+}
+
+impl OutputReader {
+    fn new(running: &Arc<Running>, index: usize) -> Self {
+        running.add_reader(index);
+        OutputReader {
+            running: Arc::clone(running),
+            index,
+        }
+    }
+}
+
+impl Drop for OutputReader {
+    fn drop(&mut self) {
+        self.running.remove_reader(self.index);
+    }
 }
 
 impl Read for OutputReader {

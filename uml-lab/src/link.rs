@@ -327,6 +327,8 @@ pub(crate) struct Running {
 struct State {
     started: Option<std::result::Result<u32, i32>>,
     unread: [VecDeque<u8>; 2],
+    /// How many readers each stream has; what they have is left to them.
+    readers: [usize; 2],
     /// Read, but not yet credited to the node.
     consumed: [usize; 2],
     /// Bytes of standard input the node will take now.
@@ -393,6 +395,9 @@ impl Running {
         let mut state = self.state();
         loop {
             for (index, all) in collected.iter_mut().enumerate() {
+                if state.readers[index] > 0 {
+                    continue;
+                }
                 let bytes: Vec<u8> = state.unread[index].drain(..).collect();
                 self.consume(&mut state, index, bytes.len());
                 all.extend_from_slice(&bytes);
@@ -448,6 +453,18 @@ impl Running {
             (None, Some(why)) => Err(self.error(ErrorKind::NodeDown).detail(why.clone())),
             (None, None) => Ok(None),
         }
+    }
+
+    /// One reader more, or one less, of a stream.
+    pub(crate) fn add_reader(&self, index: usize) {
+        self.state().readers[index] += 1;
+    }
+
+    pub(crate) fn remove_reader(&self, index: usize) {
+        let mut state = self.state();
+        state.readers[index] = state.readers[index].saturating_sub(1);
+        // Somebody who waits for the end takes over from here.
+        self.changed.notify_all();
     }
 
     pub(crate) fn read(&self, index: usize, buffer: &mut [u8]) -> io::Result<usize> {

@@ -136,6 +136,22 @@ fn output_is_live_and_input_too(node: &Node) {
         (0, "end\n")
     );
 
+    // Waiting takes nothing from a reader.
+    let script =
+        "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; sleep 0.2; echo last";
+    let child = node.spawn(["sh", "-c", script]).unwrap();
+    let lines = BufReader::new(child.stdout()).lines();
+    let reader = std::thread::spawn(move || lines.map(Result::unwrap).collect::<Vec<_>>());
+    assert!(child.wait(LONG).unwrap().stdout.is_empty());
+    let lines = reader.join().unwrap();
+    let expected = (0..300)
+        .map(|n| format!("line {n}"))
+        .chain(["last".to_owned()]);
+    assert!(
+        lines.iter().eq(expected.collect::<Vec<_>>().iter()),
+        "{lines:?}"
+    );
+
     let child = node.spawn(["sleep", "1000"]).unwrap();
     child.kill(15).unwrap();
     assert_eq!(child.wait(LONG).unwrap().status.signal(), Some(15));
