@@ -19,6 +19,12 @@ pub mod exit {
     pub const UNKNOWN: u8 = 5;
 }
 
+/// Where a takeover leaves word for the kernel's fence-peer handler, for as long as it promotes.
+///
+/// The same as `ha_failover::node::FENCED_DIR`; `drbd-helper` must not need that crate's libraries,
+/// because the kernel takes a handler that cannot start for one that has no answer.
+pub const FENCED_DIR: &str = "/run/ha-failover/fenced";
+
 /// Exit statuses of a `fence-peer` handler, as DRBD reads them.
 pub mod fence_peer {
     /// Nothing is known and nothing was done: DRBD calls the handler broken and does not promote.

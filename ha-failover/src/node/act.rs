@@ -11,7 +11,7 @@ use super::{FENCED_DIR, Node, drbd, within};
 use crate::error::chain;
 use crate::evidence::FenceEvidence;
 use crate::facts::{Disk, Role};
-use crate::ledger::{OwnerRecord, STORE_DIR, Tombstone};
+use crate::ledger::{OwnerRecord, Tombstone};
 use crate::placement::differences;
 use crate::plan::Action;
 use crate::world::{Done, Failure, FailureKind, World};
@@ -746,6 +746,3 @@ impl Drop for FencedWord {
         }
     }
 }
-
-// The directory of the store's record is named in the crate's documentation.
-const _: &str = STORE_DIR;

@@ -4,10 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
-use crate::evidence::Attestation;
-use crate::facts::{ConfVolume, ContainerFacts, OpenOperation, StoreMount, VolumeFacts};
+use crate::evidence::{Attestation, Power};
+use crate::facts::{
+    BackingDisk, ConfProblem, ConfVolume, ContainerFacts, ContainerState, Disk, OpenOperation,
+    Replication, StoreMount, VolumeFacts,
+};
 use crate::finding::Severity;
-use crate::placement::Placement;
+use crate::placement::{Fence, Placement};
+use crate::plan::Takeover;
 use crate::sim::{Cluster, SimWorld};
 use crate::world::World;
 
@@ -89,6 +93,7 @@ fn volume(facts: &mut Facts) -> &mut VolumeFacts {
 }
 
 type Change = fn(&mut Facts);
+type StoreChange = fn(&mut StoreMount);
 
 #[test]
 fn a_release_is_refused_before_anything_stops() {
@@ -200,7 +205,7 @@ fn a_handover_is_refused_where_it_could_not_serve() {
 
 #[test]
 fn a_mounted_store_must_be_the_right_one() {
-    let cases: &[(Code, fn(&mut StoreMount))] = &[
+    let cases: &[(Code, StoreChange)] = &[
         (Code::NotBtrfs, |s| s.fs_type = "ext4".into()),
         (Code::StoreReadOnly, |s| s.read_only = true),
         (Code::StoreIdDiffers, |s| s.fsid = Some("another".into())),

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     // DRBD 9 names the resource in the environment; 8.4 gives it in place of the minor where the
     // event concerns all of it, as fence-peer does.
     let resource = std::env::var_os("DRBD_RESOURCE").unwrap_or_else(|| minor.clone());
-    let status = answer(&event, &resource, Path::new(ha_failover::node::FENCED_DIR));
+    let status = answer(&event, &resource, Path::new(tools::FENCED_DIR));
     // For people; the kernel log is the one place that is there at any time.
     if let Ok(mut log) = std::fs::OpenOptions::new().write(true).open("/dev/kmsg") {
         let line = format!(

@@ -406,3 +406,11 @@ fn wait_sync(
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn helper_and_library_agree() {
+        assert_eq!(tools::FENCED_DIR, ha_failover::node::FENCED_DIR);
+    }
+}
