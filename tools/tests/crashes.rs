@@ -145,6 +145,6 @@ fn a_rerun_converges_after_kill_9() {
 /// Every kill point of both sides.
 #[test]
 #[ignore = "deep"]
-fn a_rerun_converges_after_kill_9_everywhere() {
+fn deep_a_rerun_converges_after_kill_9_everywhere() {
     play_all("failover-crash-all", &all());
 }
