@@ -180,6 +180,13 @@ impl Story {
         let mut stage = Stage::new(lab, begin)?;
 
         stage.act("the nodes as an operator finds them: blank disks, the files in /etc, a bridge");
+        println!(
+            "lab    * drbd.conf is the blog post's, slips included; corrected is what cannot work:"
+        );
+        println!(
+            "lab    *   br0 is on both nodes (there: node1 only), or no container starts on node2;"
+        );
+        println!("lab    *   lxc.net.0.type (there: lxc.betwork.type, a slip, and a key of LXC 1)");
         prove_recorder(&stage)?;
         for (host, _) in HOSTS {
             dress(&mut stage, host, changes)?;
