@@ -18,11 +18,11 @@ pub const WORKLOAD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/workload")
 pub const RECORDER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/recorder"));
 
 /// Where the workload program stands in a node.
-pub const WORKLOAD_PATH: &str = "/root/workload";
+pub const WORKLOAD_PATH: &str = "/opt/story/workload";
 /// The prepared root file system of the container, to be copied into its subvolume.
-pub const ROOTFS: &str = "/root/app/rootfs";
+pub const ROOTFS: &str = "/opt/story/app/rootfs";
 /// The prepared configuration of the container.
-pub const CONFIG: &str = "/root/app/config";
+pub const CONFIG: &str = "/opt/story/app/config";
 /// Address of the container, and port of the workload in it.
 pub const SERVICE: &str = "10.1.0.10:7000";
 
