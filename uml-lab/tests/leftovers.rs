@@ -148,8 +148,12 @@ impl Place {
     /// says that its lab is up.
     fn victim(&self, test: &str) -> Victim {
         let program = std::env::current_exe().unwrap();
-        let mut command = Command::new(program);
+        // Started from a script's background job, this program ignores SIGINT, and so would the
+        // victim: give it back what a shell gives a command in the foreground.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=INT,TERM")
+            .arg(program)
             .args(["--exact", test, "--include-ignored", "--nocapture"])
             .env("VICTIM_CACHE", self.path())
             .env("VICTIM_PACKAGES", &self.packages)
