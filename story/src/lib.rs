@@ -10,3 +10,9 @@ pub mod plot;
 pub mod record;
 pub mod stage;
 pub mod verdict;
+
+/// The examples of the project's README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
