@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -184,6 +184,20 @@ struct Victim {
     _lines: BufReader<ChildStdout>,
 }
 
+impl Victim {
+    /// Waits for its end; one that does not end is killed, and fails the test.
+    fn end(&mut self) -> ExitStatus {
+        for _ in 0..1200 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.child.kill().unwrap();
+        panic!("the victim did not end within 120 s");
+    }
+}
+
 fn place_lab(cache: &Path, packages: &Path) -> LabBuilder {
     Lab::builder()
         .name("victim")
@@ -235,7 +249,7 @@ fn nothing_is_left_however_the_lab_ends() {
     failed_starts(&place, &before);
 
     let mut victim = place.victim("victim_panics");
-    assert!(!victim.child.wait().unwrap().success());
+    assert!(!victim.end().success());
     before.expect_again(place.path());
 
     for (signal, group) in [
@@ -252,7 +266,7 @@ fn nothing_is_left_however_the_lab_ends() {
             pid
         };
         kill(to, signal).unwrap();
-        let status = victim.child.wait().unwrap();
+        let status = victim.end();
         assert_eq!(status.signal(), Some(signal as i32));
         before.expect_again(place.path());
     }
@@ -344,7 +358,7 @@ fn the_next_lab_cleans_up_when_even_the_keeper_is_killed() {
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).unwrap();
     kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
-    victim.child.wait().unwrap();
+    victim.end();
     let until = Instant::now() + Duration::from_secs(60);
     while Traces::take(place.path()).processes != before.processes {
         assert!(
