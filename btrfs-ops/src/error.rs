@@ -82,6 +82,8 @@ pub enum ErrorKind {
     Busy,
     /// No space, or a quota is used up (`ENOSPC`, `EDQUOT`).
     NoSpace,
+    /// A size that a file system or device cannot have.
+    InvalidSize,
     /// This kernel does not have the request.
     Unsupported,
     /// The deadline passed. What was asked for may still happen.
@@ -268,7 +270,6 @@ pub(crate) enum Request {
     Info,
     GetFlags,
     SetFlags,
-    ClearReceived,
     List,
     Sync,
     WaitCleaned,
@@ -276,6 +277,8 @@ pub(crate) enum Request {
     DeviceStats,
     Space,
     Label,
+    SetReceived,
+    Resize,
 }
 
 impl Request {
@@ -287,7 +290,6 @@ impl Request {
             Self::Info => "subvolume info",
             Self::GetFlags => "read subvolume flags",
             Self::SetFlags => "set subvolume flags",
-            Self::ClearReceived => "clear received uuid",
             Self::List => "list subvolumes",
             Self::Sync => "sync",
             Self::WaitCleaned => "wait until cleaned",
@@ -295,6 +297,8 @@ impl Request {
             Self::DeviceStats => "device statistics",
             Self::Space => "space info",
             Self::Label => "file system label",
+            Self::SetReceived => "set received uuid",
+            Self::Resize => "resize",
         }
     }
 
@@ -342,7 +346,19 @@ impl Request {
             ),
             (Self::Info, Errno::ENOENT) => (K::NotFound, "the subvolume has been deleted"),
             (Self::List, Errno::EPERM) => (K::Permission, "needs CAP_SYS_ADMIN"),
-            (Self::Label, Errno::EPERM) => (K::Permission, "needs CAP_SYS_ADMIN"),
+            (Self::Label | Self::Resize, Errno::EPERM) => (K::Permission, "needs CAP_SYS_ADMIN"),
+            (Self::Resize, Errno::EINVAL | Errno::EFBIG) => (
+                K::InvalidSize,
+                "the size is below 256 MiB or beyond the end of the device",
+            ),
+            (Self::Resize, Errno::ENODEV) => (K::NotFound, "the file system has no such device"),
+            (Self::Resize, Errno::ENOSPC) => {
+                (K::NoSpace, "what is stored does not fit into this size")
+            }
+            (Self::Resize, Errno::EBUSY) => (
+                K::Busy,
+                "another exclusive operation runs on this file system",
+            ),
             (_, Errno::EROFS) => (K::ReadOnly, "read-only"),
             (_, Errno::ENOSPC) => (
                 K::NoSpace,

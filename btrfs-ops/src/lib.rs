@@ -37,6 +37,7 @@ mod error;
 mod filesystem;
 mod list;
 mod mounts;
+mod resize;
 mod search;
 mod subvolume;
 #[cfg(feature = "serde")]
@@ -53,6 +54,7 @@ pub use filesystem::{
 #[doc(hidden)]
 pub use list::list_by_walking;
 pub use list::{Listed, Listing, Method, Scope, Unreachable, list};
+pub use resize::{Resized, Size, resize};
 pub use subvolume::{Access, ReceivedUuid, Subvolume, SubvolumeInfo, info, is_subvolume};
 pub use types::{Bytes, Generation, SubvolId, Uuid};
 

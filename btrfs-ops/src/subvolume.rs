@@ -421,8 +421,8 @@ impl Subvolume {
         }
         if origin.is_some() {
             let fd = self.as_fd();
-            uapi::clear_received(fd)
-                .map_err(|e| Error::ioctl(Request::ClearReceived, target(fd), fd, e))?;
+            uapi::set_received(fd, [0; 16], 0)
+                .map_err(|e| Error::ioctl(Request::SetReceived, target(fd), fd, e))?;
         }
         Ok(())
     }

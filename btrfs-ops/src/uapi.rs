@@ -15,6 +15,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::{request_code_none, request_code_read, request_code_readwrite, request_code_write};
 
+mod admin;
+mod stream;
+
+pub(crate) use admin::*;
+pub(crate) use stream::*;
+
 /// `BTRFS_IOCTL_MAGIC`.
 const MAGIC: u8 = 0x94;
 /// `BTRFS_SUPER_MAGIC`, linux/magic.h: what `statfs` reports.
@@ -241,20 +247,6 @@ struct SpaceArgs {
 }
 const _: () = assert!(size_of::<SpaceArgs>() == 16 && size_of::<SpaceInfo>() == 24);
 
-/// `struct btrfs_ioctl_received_subvol_args`.
-#[repr(C)]
-struct ReceivedSubvolArgs {
-    uuid: [u8; 16],
-    stransid: u64,
-    rtransid: u64,
-    stime: Timespec,
-    rtime: Timespec,
-    flags: u64,
-    reserved: [u64; 16],
-}
-// 192 on 32-bit x86, where a u64 is aligned to four bytes.
-const _: () = assert!(size_of::<ReceivedSubvolArgs>() == 200 || cfg!(target_arch = "x86"));
-
 /// `struct btrfs_ioctl_subvol_wait`, Linux 6.13.
 #[repr(C)]
 struct SubvolWait {
@@ -278,8 +270,6 @@ const SUBVOL_GETFLAGS: Request = request_code_read!(MAGIC, 25, size_of::<u64>())
 const SUBVOL_SETFLAGS: Request = request_code_write!(MAGIC, 26, size_of::<u64>());
 const DEV_INFO: Request = request_code_readwrite!(MAGIC, 30, size_of::<DevInfoArgs>());
 const FS_INFO: Request = request_code_read!(MAGIC, 31, size_of::<FsInfoArgs>());
-const SET_RECEIVED_SUBVOL: Request =
-    request_code_readwrite!(MAGIC, 37, size_of::<ReceivedSubvolArgs>());
 const GET_FSLABEL: Request = request_code_read!(MAGIC, 49, size_of::<[u8; 256]>());
 const SET_FSLABEL: Request = request_code_write!(MAGIC, 50, size_of::<[u8; 256]>());
 const GET_DEV_STATS: Request = request_code_readwrite!(MAGIC, 52, size_of::<DevStatsArgs>());
@@ -659,21 +649,6 @@ pub(crate) fn set_label(fd: BorrowedFd<'_>, label: &[u8]) -> Result<(), Errno> {
     unsafe { call(fd, SET_FSLABEL, &raw mut buffer) }.map(drop)
 }
 
-/// `BTRFS_IOC_SET_RECEIVED_SUBVOL` with a zero UUID: forgets the origin.
-pub(crate) fn clear_received(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut args = ReceivedSubvolArgs {
-        uuid: [0; 16],
-        stransid: 0,
-        rtransid: 0,
-        stime: Timespec::default(),
-        rtime: Timespec::default(),
-        flags: 0,
-        reserved: [0; 16],
-    };
-    // SAFETY: the request reads and writes one `ReceivedSubvolArgs`.
-    unsafe { call(fd, SET_RECEIVED_SUBVOL, &raw mut args) }.map(drop)
-}
-
 /// `BTRFS_IOC_SYNC`.
 pub(crate) fn sync(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: the request takes no argument; the pointer is not looked at.
@@ -762,12 +737,6 @@ mod tests {
             "struct btrfs_ioctl_fs_info_args",
             FS_INFO,
             size_of::<FsInfoArgs>(),
-        ),
-        (
-            "BTRFS_IOC_SET_RECEIVED_SUBVOL",
-            "struct btrfs_ioctl_received_subvol_args",
-            SET_RECEIVED_SUBVOL,
-            size_of::<ReceivedSubvolArgs>(),
         ),
         ("BTRFS_IOC_GET_FSLABEL", "", GET_FSLABEL, 0),
         ("BTRFS_IOC_SET_FSLABEL", "", SET_FSLABEL, 0),
@@ -866,7 +835,11 @@ mod tests {
             "#include <stdio.h>\n#include <stddef.h>\n#include <linux/magic.h>\n\
              #include <linux/fs.h>\n#include <linux/btrfs.h>\n#include <linux/btrfs_tree.h>\nint main(void) {\n",
         );
-        for (name, kind, _, _) in REQUESTS {
+        let requests = || {
+            let all = [REQUESTS, super::admin::REQUESTS, super::stream::REQUESTS];
+            all.into_iter().flatten()
+        };
+        for (name, kind, _, _) in requests() {
             // A header may be older than the request.
             program += &format!("#ifdef {name}\n");
             program += &format!("printf(\"{name} %llu\\n\", (unsigned long long){name});\n");
@@ -902,7 +875,7 @@ mod tests {
             .map(|(name, number)| (name, number.parse().unwrap()))
             .collect();
         let mut checked = 0;
-        for (name, kind, number, size) in REQUESTS {
+        for (name, kind, number, size) in requests() {
             let Some(&expected) = seen.get(name) else {
                 assert_eq!(
                     *name, "BTRFS_IOC_SUBVOL_SYNC_WAIT",
@@ -920,7 +893,7 @@ mod tests {
             }
             checked += 1;
         }
-        assert!(checked >= REQUESTS.len() - 1);
+        assert!(checked >= requests().count() - 1);
         for (expression, number) in NUMBERS {
             assert_eq!(seen.get(expression), Some(number), "{expression}");
         }

@@ -3,17 +3,17 @@
 //!
 //! The tests marked "runs inside a node" are run there by the first one.
 
-use std::collections::BTreeMap;
+mod admin;
+mod common;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use btrfs_ops::{
     Access, BlockGroupKind, DeleteOptions, Deleted, ErrorKind, Listing, Method, ReceivedUuid,
@@ -21,125 +21,27 @@ use btrfs_ops::{
     filesystem_info, is_subvolume, label, list, list_by_walking, set_label, space, sync,
     wait_cleaned,
 };
+use common::{
+    Background, DEADLINE, DEVICE, SECOND, Store, as_nobody, btrfs, or_dash, run, show, until,
+};
 use nix::mount::{MsFlags, mount, umount};
-use uml_lab::Lab;
-
-const DEVICE: &str = "/dev/ubda";
-const SECOND: &str = "/dev/ubdb";
-const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn on_a_node() {
-    let lab = Lab::builder()
-        .name("btrfs-ops")
-        .packages(["btrfs-progs"])
-        .node("node1", |n| n.disk("1G").disk("64M"))
-        .start()
-        .unwrap();
-    let tests = [
-        "life_cycle",
-        "wrong_names_and_places",
-        "listing_equals_btrfs_progs",
-        "without_privileges",
-        "mounted_elsewhere",
-        "received_uuid",
-        "file_system",
-        "full_and_read_only",
-    ];
-    // Generous: the machine may be busy with other labs.
-    let node = lab.node("node1");
-    let run = |test: &&str| {
-        node.run_test_with(test, |command| command.deadline(Duration::from_secs(300)))
-            .err()
-    };
-    let failed: Vec<_> = tests.iter().filter_map(run).collect();
-    for error in &failed {
-        eprintln!("{error}");
-    }
-    assert!(
-        failed.is_empty(),
-        "{} of {} tests failed",
-        failed.len(),
-        tests.len()
+    common::run_on_node(
+        "btrfs-ops",
+        &["1G", "64M"],
+        &[
+            "life_cycle",
+            "wrong_names_and_places",
+            "listing_equals_btrfs_progs",
+            "without_privileges",
+            "mounted_elsewhere",
+            "received_uuid",
+            "file_system",
+            "full_and_read_only",
+        ],
     );
-}
-
-/// A fresh file system, mounted until this is dropped.
-struct Store {
-    path: PathBuf,
-    mounts: Vec<PathBuf>,
-}
-
-impl Store {
-    fn new(name: &str, mkfs: &[&str], options: &str) -> Self {
-        run(Command::new("mkfs.btrfs")
-            .args(["-q", "-f"])
-            .args(mkfs)
-            .arg(DEVICE));
-        let path = Path::new("/mnt").join(name);
-        let mut store = Self {
-            path: path.clone(),
-            mounts: Vec::new(),
-        };
-        store.mount(&path, options);
-        store
-    }
-
-    fn mount(&mut self, at: &Path, options: &str) {
-        fs::create_dir_all(at).unwrap();
-        mount(
-            Some(DEVICE),
-            at,
-            Some("btrfs"),
-            MsFlags::empty(),
-            Some(options),
-        )
-        .unwrap();
-        self.mounts.push(at.into());
-    }
-
-    fn root(&self) -> Subvolume {
-        Subvolume::open(&self.path).unwrap()
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        for path in self.mounts.iter().rev() {
-            // A failed test may hold it; the node goes away with it.
-            let _ = umount(path);
-        }
-    }
-}
-
-/// Runs a program that must succeed, and returns what it printed.
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{command:?}: {}: {text}",
-        output.status
-    );
-    output.stdout
-}
-
-fn btrfs(arguments: &[&OsStr]) -> String {
-    let bytes = run(Command::new("btrfs").args(arguments).env("TZ", "UTC"));
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The fields that `btrfs subvolume show` prints.
-fn show(path: &Path) -> BTreeMap<String, String> {
-    let text = btrfs(&["subvolume".as_ref(), "show".as_ref(), path.as_os_str()]);
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-        .collect()
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 fn assert_info_is_as_shown(subvolume: &Subvolume, path: &Path) {
@@ -553,30 +455,6 @@ fn listing_equals_btrfs_progs() {
     );
 }
 
-/// Runs a test of this file as nobody.
-fn as_nobody(test: &str) {
-    let exe = std::env::current_exe().unwrap();
-    let arguments = [
-        "--exact",
-        test,
-        "--include-ignored",
-        "--nocapture",
-        "--test-threads=1",
-    ];
-    let output = Command::new(exe)
-        .args(arguments)
-        .uid(65534)
-        .gid(65534)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{test}: {text}{errors}"
-    );
-}
-
 #[test]
 #[ignore = "runs inside a node"]
 fn without_privileges() {
@@ -685,24 +563,6 @@ fn nobody_may_delete() {
         }
     }
     assert!(!Path::new("/mnt/nobody/open/own").exists());
-}
-
-/// A process, killed when this is dropped.
-struct Background(Child);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited too long: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
