@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use drbd_nl::{
-    AddressPair, Base, ConnectionRef, Dialect, DiskOptions, Minor, NetOptions, NodeId, Operation,
-    OptionError, PeerDeviceOptions, ResourceName, ResourceOptions, VolumeNumber,
+    AddressPair, Base, ConnectionRef, DeviceOptions, Dialect, DiskOptions, Minor, NetOptions,
+    NodeId, Operation, OptionError, PeerDeviceOptions, ResourceName, ResourceOptions, VolumeNumber,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -117,6 +117,7 @@ impl NodeView {
                     resource: resource.clone(),
                     volume: VolumeNumber(v.number),
                     minor: Minor(v.minor),
+                    options: DeviceOptions::new(),
                 }
                 .into(),
             );

@@ -110,6 +110,7 @@ fn ours(step: Step) -> Plain {
             resource,
             volume,
             minor,
+            ..
         }) => Plain::NewMinor(resource.to_string(), minor.0, volume.0),
         Step::Drbd(Operation::Attach {
             minor,

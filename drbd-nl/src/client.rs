@@ -1,12 +1,12 @@
 //! The handle on DRBD: [`Drbd`].
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Release};
 use crate::dump::{self, Depth};
 use crate::error::{Cause, Error, ErrorKind, Result};
 use crate::events::{Action, EventKind, RawEvent, RawEvents};
 use crate::exchange::{Exchange, Failure, Promise};
-use crate::model::{ResourceName, State};
-use crate::op::{Operation, Outcome, Report};
+use crate::model::{ResourceName, State, TimeoutType};
+use crate::op::{Operation, Outcome, PeerDeviceRef, Report};
 use crate::run;
 use crate::schema::{self, ctrl};
 use crate::socket::{Connector, Deadline, Kernel, Received, Transport};
@@ -55,6 +55,8 @@ pub struct Family {
     pub dialect: Dialect,
     /// Highest top level attribute the kernel knows.
     pub max_attr: u32,
+    /// The module's release, where it is known.
+    pub release: Option<Release>,
     events_group: u32,
     commands: Vec<u8>,
 }
@@ -101,7 +103,8 @@ impl<C: Connector> Drbd<C> {
                 },
             )
         })?;
-        let family = find_family(transport)?;
+        let mut family = find_family(transport)?;
+        family.release = connector.release();
         Ok(Self {
             connector: Arc::new(connector),
             family,
@@ -224,6 +227,37 @@ where
                 outcome: Outcome::Unknown,
                 info: Vec::new(),
             }),
+        }
+    }
+
+    /// Which of drbd.conf's `startup` timeouts to take when waiting for the
+    /// peer: it depends on how the device went down.
+    ///
+    /// # Errors
+    /// As [`Drbd::run`]; [`ErrorKind::Timeout`] when there was no answer.
+    ///
+    /// # Privileges
+    /// CAP_NET_ADMIN and CAP_SYS_ADMIN.
+    pub fn timeout_type(
+        &self,
+        peer_device: &PeerDeviceRef,
+        timeout: Duration,
+    ) -> Result<TimeoutType> {
+        let deadline = Deadline::after(timeout);
+        let names = || ("get-timeout-type".to_owned(), peer_device.to_string());
+        let (task, labels) = (peer_device.clone(), names());
+        let worker = self.worker(deadline, names(), move |_, family, transport| {
+            let mut exchange = Exchange::new(transport, family, deadline, labels, Arc::default());
+            run::timeout_type(&mut exchange, &task)
+        });
+        match worker? {
+            Some(Ok(kind)) => Ok(kind),
+            Some(Err(Failure::Error(error))) => Err(error),
+            Some(Err(_)) | None => {
+                let (op, target) = names();
+                let text = format!("no answer within {timeout:?}");
+                Err(Error::local(op, target, ErrorKind::Timeout, text))
+            }
         }
     }
 
@@ -502,6 +536,7 @@ fn read_family(
         version,
         dialect,
         max_attr,
+        release: None,
         events_group,
         commands,
     }))

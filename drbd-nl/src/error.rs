@@ -1,7 +1,7 @@
 //! A failed request: what was tried, on what, and what the kernel said.
 
 use crate::dialect::Dialect;
-use crate::model::{Text, Unsupported};
+use crate::model::{Rejected, Text};
 use crate::schema::codes;
 use crate::wire::WireError;
 use std::{fmt, io};
@@ -274,10 +274,14 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-impl From<Unsupported> for Cause {
-    fn from(error: Unsupported) -> Self {
+impl From<Rejected> for Cause {
+    fn from(error: Rejected) -> Self {
+        let kind = match &error {
+            Rejected::Unsupported { .. } => ErrorKind::Unsupported,
+            Rejected::OutOfRange { .. } => ErrorKind::InvalidInput,
+        };
         Self::Local {
-            kind: ErrorKind::Unsupported,
+            kind,
             text: error.to_string(),
         }
     }

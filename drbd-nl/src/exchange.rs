@@ -36,6 +36,8 @@ impl From<Error> for Failure {
 pub(crate) struct Answer {
     pub(crate) ret_code: i32,
     pub(crate) info: Vec<Text>,
+    /// With GET_TIMEOUT_TYPE.
+    pub(crate) timeout_type: Option<u32>,
 }
 
 /// One transport with everything a request needs.
@@ -237,9 +239,11 @@ impl<T: Transport> Exchange<T> {
                         return Err(self.wire(WireError { what, at: 16 }));
                     }
                     let info = message.info_texts().map_err(|error| self.wire(error))?;
+                    let timeout_type = message.timeout_type().map_err(|error| self.wire(error))?;
                     return Ok(Some(Answer {
                         ret_code: message.ret_code,
                         info,
+                        timeout_type,
                     }));
                 }
             }
@@ -273,7 +277,7 @@ impl<T: Transport> Exchange<T> {
     }
 
     pub(crate) fn refused(&self, answer: Answer) -> Error {
-        let Answer { ret_code, info } = answer;
+        let Answer { ret_code, info, .. } = answer;
         self.error(Cause::Refused {
             dialect: self.dialect(),
             ret_code,
@@ -336,8 +340,12 @@ impl<T: Transport> Exchange<T> {
                     // says it is done; the caller closes the socket.
                     if message.ret_code != 0 && !codes::is_success(message.ret_code) {
                         let info = message.info_texts().map_err(|error| self.wire(error))?;
-                        let ret_code = message.ret_code;
-                        return Err(self.refused(Answer { ret_code, info }).into());
+                        let answer = Answer {
+                            ret_code: message.ret_code,
+                            info,
+                            timeout_type: None,
+                        };
+                        return Err(self.refused(answer).into());
                     }
                     take(&message).map_err(|error| self.wire(error))?;
                 }

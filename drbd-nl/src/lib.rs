@@ -49,19 +49,21 @@ pub mod wire;
 struct Readme;
 
 pub use client::{Drbd, Family};
-pub use dialect::Dialect;
+pub use dialect::{Dialect, Release};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Action, Event, EventKind, HelperEvent, LegacyEvent, RawEvent, RawEvents};
 pub use model::{
     Address, AddressPair, AfterSplitBrain, Connection, ConnectionInfo, ConnectionState,
-    ConnectionStatistics, Device, DeviceInfo, DeviceStatistics, DiskFlags, DiskOptions, DiskState,
-    FencingPolicy, InvalidAddress, InvalidName, KeySerial, MetaDisk, Minor, NetOptions, NodeId,
+    ConnectionStatistics, Device, DeviceInfo, DeviceOptions, DeviceStatistics, DiskFlags,
+    DiskOptions, DiskState, FencingPolicy, InvalidAddress, InvalidName, InvalidateOptions,
+    InvalidatePeerOptions, KeySerial, MetaDisk, Minor, NetOptions, NewUuidOptions, NodeId,
     OnCongestion, OnIoError, OnNoData, OnSuspendedPrimaryOutdated, OptionError, OptionInfo, Path,
     PeerDevice, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceOptions, PeerDeviceStatistics, Protocol,
-    Quorum, ReadBalancing, ReplicationState, Resource, ResourceInfo, ResourceName, ResourceOptions,
-    ResourceStatistics, ResyncAfter, ResyncProgress, ResyncSuspended, Role, RrConflict, Secret,
-    Sectors, State, Suspended, Text, Unit, UnknownAttr, UnknownWord, Unsupported, Uuid,
+    Quorum, ReadBalancing, Rejected, ReplicationState, ResizeOptions, Resource, ResourceInfo,
+    ResourceName, ResourceOptions, ResourceStatistics, ResyncAfter, ResyncProgress,
+    ResyncSuspended, Role, RrConflict, Secret, Sectors, Setting, State, SuspendIoOptions,
+    Suspended, Text, TimeoutType, Unit, UnknownAttr, UnknownWord, Uuid, VerifyOptions,
     VolumeNumber, WriteOrdering,
 };
-pub use op::{Base, ConnectionRef, Operation, Outcome, Report};
+pub use op::{Base, ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
 pub use watch::{Change, ObjectKey, Update, Watcher};

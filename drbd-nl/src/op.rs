@@ -1,8 +1,9 @@
 //! What one can ask of DRBD: [`Operation`], and what became of it: [`Outcome`].
 
 use crate::model::{
-    AddressPair, DiskOptions, MetaDisk, Minor, NetOptions, NodeId, PeerDeviceOptions, ResourceName,
-    ResourceOptions, Text, VolumeNumber,
+    AddressPair, DeviceOptions, DiskOptions, InvalidateOptions, InvalidatePeerOptions, MetaDisk,
+    Minor, NetOptions, NewUuidOptions, NodeId, PeerDeviceOptions, ResizeOptions, ResourceName,
+    ResourceOptions, Setting, SuspendIoOptions, Text, VerifyOptions, VolumeNumber,
 };
 use std::fmt;
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ pub enum Operation {
         volume: VolumeNumber,
         /// Its minor.
         minor: Minor,
+        /// Settings (9 only).
+        options: DeviceOptions,
     },
     /// Deletes a volume that has no disk attached (and, on 8.4, is not connected).
     DelMinor {
@@ -98,6 +101,98 @@ pub enum Operation {
         /// The minor.
         minor: Minor,
     },
+    /// Detaches a disk that does not answer any more.
+    ///
+    /// # Cost
+    /// I/O in flight on it is given up: what it still does, it does behind
+    /// DRBD's back. Do not use the disk for anything else before it rests.
+    DetachFailingIo {
+        /// The minor.
+        minor: Minor,
+    },
+    /// Detaches the disk for good: the volume is meant to have none from
+    /// now on (9 only).
+    DetachForGood {
+        /// The minor.
+        minor: Minor,
+    },
+    /// Makes a device as large as its disks allow, or as asked for; on both
+    /// nodes when connected. Peers resync the new part unless it is sworn
+    /// clean. Shrinking needs an explicit size.
+    Resize {
+        /// The minor.
+        minor: Minor,
+        /// How.
+        options: ResizeOptions,
+    },
+    /// Declares the local data useless: it is overwritten from a peer.
+    ///
+    /// # Cost
+    /// **The local copy is gone** until the resync is done.
+    Invalidate {
+        /// The minor.
+        minor: Minor,
+        /// How (9 only).
+        options: InvalidateOptions,
+    },
+    /// Declares the local data Outdated: no Primary here until it was
+    /// resynced. Refused while connected or Primary.
+    Outdate {
+        /// The minor.
+        minor: Minor,
+    },
+    /// Makes a new data generation: peers that are not connected will be
+    /// resynced. With `clear_bitmap` on day 0: no first sync.
+    ///
+    /// # Cost
+    /// With `clear_bitmap`, what differs between the two sides stays different.
+    NewCurrentUuid {
+        /// The minor.
+        minor: Minor,
+        /// How.
+        options: NewUuidOptions,
+    },
+    /// Freezes I/O: of the volume on 8.4, of its resource on 9. Whoever
+    /// writes waits.
+    SuspendIo {
+        /// The minor.
+        minor: Minor,
+        /// How (9.3 only).
+        options: SuspendIoOptions,
+    },
+    /// Lets I/O go on.
+    ResumeIo {
+        /// The minor.
+        minor: Minor,
+    },
+    /// Compares a volume with the peer's, block by block, online. Needs
+    /// `verify-alg`; what differs is marked out of sync, not resynced.
+    Verify {
+        /// Which volume, which peer.
+        peer_device: PeerDeviceRef,
+        /// What.
+        options: VerifyOptions,
+    },
+    /// Declares the peer's data useless: it is overwritten from here.
+    ///
+    /// # Cost
+    /// **The peer's copy is gone** until the resync is done.
+    InvalidatePeer {
+        /// Which volume, which peer.
+        peer_device: PeerDeviceRef,
+        /// How (9 only).
+        options: InvalidatePeerOptions,
+    },
+    /// Pauses the resync. [`Outcome::AlreadyThere`] when it is paused here already.
+    PauseSync {
+        /// Which volume, which peer.
+        peer_device: PeerDeviceRef,
+    },
+    /// Lets the resync go on. [`Outcome::AlreadyThere`] when it is not paused here.
+    ResumeSync {
+        /// Which volume, which peer.
+        peer_device: PeerDeviceRef,
+    },
     /// Connects to a peer: on 8.4 one CONNECT, on 9 what is missing of
     /// NEW_PEER and NEW_PATH, then CONNECT.
     ///
@@ -128,6 +223,16 @@ pub enum Operation {
         /// Settings.
         options: Box<NetOptions>,
     },
+    /// Connects like [`Connect`](Self::Connect), only to see whether the two
+    /// sides fit: the connection is dropped before anything is resynced.
+    ConnectTentatively {
+        /// Which resource, which peer.
+        connection: ConnectionRef,
+        /// Name of the connection (9).
+        name: Option<Text>,
+        /// Settings.
+        options: Box<NetOptions>,
+    },
     /// Changes settings of a connection.
     ChangeNetOptions {
         /// The connection.
@@ -143,9 +248,24 @@ pub enum Operation {
         /// The connection.
         connection: ConnectionRef,
     },
+    /// Disconnects without the peer's consent.
+    ///
+    /// # Cost
+    /// The peer is not asked to outdate its data, and may go on as if it
+    /// had the newest.
+    DisconnectUnilaterally {
+        /// The connection.
+        connection: ConnectionRef,
+    },
     /// Disconnects and forgets the connection (on 8.4 the same as
     /// [`Disconnect`](Self::Disconnect)).
     DelConnection {
+        /// The connection.
+        connection: ConnectionRef,
+    },
+    /// [`DelConnection`](Self::DelConnection) without the peer's consent, as
+    /// [`DisconnectUnilaterally`](Self::DisconnectUnilaterally).
+    DelConnectionUnilaterally {
         /// The connection.
         connection: ConnectionRef,
     },
@@ -249,6 +369,21 @@ pub enum Operation {
         /// The resource.
         resource: ResourceName,
     },
+    /// Renames a resource (9.0.28).
+    RenameResource {
+        /// What it is called now.
+        resource: ResourceName,
+        /// What it will be called.
+        new_name: ResourceName,
+    },
+    /// Frees the place of a peer that will not come back in the metadata of
+    /// every volume (9 only). Refused while there is a connection to it.
+    ForgetPeer {
+        /// The resource.
+        resource: ResourceName,
+        /// The peer.
+        peer_node_id: NodeId,
+    },
     /// Takes a whole resource down: demote, disconnect, detach, delete.
     ///
     /// Stops half way when something is refused; the texts say where.
@@ -306,6 +441,48 @@ impl ConnectionRef {
     pub fn addresses(mut self, addresses: AddressPair) -> Self {
         self.addresses = Some(addresses);
         self
+    }
+}
+
+/// Names a volume as seen over a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct PeerDeviceRef {
+    /// The resource.
+    pub resource: ResourceName,
+    /// The volume.
+    pub volume: VolumeNumber,
+    /// The peer's node id (9; not needed when there is one peer. 8.4 ignores it).
+    pub peer_node_id: Option<NodeId>,
+}
+
+impl PeerDeviceRef {
+    /// The volume over the only connection of its resource.
+    #[must_use]
+    pub fn only(resource: ResourceName, volume: VolumeNumber) -> Self {
+        Self {
+            resource,
+            volume,
+            peer_node_id: None,
+        }
+    }
+
+    /// With the peer's node id (9).
+    #[must_use]
+    pub fn peer_node_id(mut self, id: NodeId) -> Self {
+        self.peer_node_id = Some(id);
+        self
+    }
+}
+
+impl fmt::Display for PeerDeviceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.resource, self.volume)?;
+        match self.peer_node_id {
+            Some(id) => write!(f, " peer-node-id {id}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -372,10 +549,25 @@ impl Operation {
             Self::ChangeDiskOptions { .. } => "disk-options",
             Self::Detach { .. } => "detach",
             Self::Connect { .. } => "connect",
+            Self::DetachFailingIo { .. } => "detach-failing-io",
+            Self::DetachForGood { .. } => "detach-for-good",
+            Self::Resize { .. } => "resize",
+            Self::Invalidate { .. } => "invalidate",
+            Self::Outdate { .. } => "outdate",
+            Self::NewCurrentUuid { .. } => "new-current-uuid",
+            Self::SuspendIo { .. } => "suspend-io",
+            Self::ResumeIo { .. } => "resume-io",
+            Self::Verify { .. } => "verify",
+            Self::InvalidatePeer { .. } => "invalidate-remote",
+            Self::PauseSync { .. } => "pause-sync",
+            Self::ResumeSync { .. } => "resume-sync",
             Self::ConnectDiscardingLocalData { .. } => "connect-discarding-local-data",
+            Self::ConnectTentatively { .. } => "connect-tentatively",
             Self::ChangeNetOptions { .. } => "net-options",
             Self::Disconnect { .. } => "disconnect",
+            Self::DisconnectUnilaterally { .. } => "disconnect-unilaterally",
             Self::DelConnection { .. } => "del-connection",
+            Self::DelConnectionUnilaterally { .. } => "del-connection-unilaterally",
             Self::NewPeer { .. } => "new-peer",
             Self::NewPath { .. } => "new-path",
             Self::DelPath { .. } => "del-path",
@@ -386,6 +578,8 @@ impl Operation {
             Self::PromoteUnfenced { .. } => "promote-unfenced",
             Self::Secondary { .. } => "secondary",
             Self::DemoteFailingIo { .. } => "demote-failing-io",
+            Self::RenameResource { .. } => "rename-resource",
+            Self::ForgetPeer { .. } => "forget-peer",
             Self::Down { .. } => "down",
         }
     }
@@ -408,12 +602,30 @@ impl Operation {
                 resource,
                 volume,
                 minor,
+                ..
             } => {
                 format!("{resource}/{volume} minor {minor}")
             }
             Self::DelMinor { minor }
             | Self::ChangeDiskOptions { minor, .. }
-            | Self::Detach { minor } => format!("minor {minor}"),
+            | Self::Detach { minor }
+            | Self::DetachFailingIo { minor }
+            | Self::DetachForGood { minor }
+            | Self::Resize { minor, .. }
+            | Self::Invalidate { minor, .. }
+            | Self::Outdate { minor }
+            | Self::NewCurrentUuid { minor, .. }
+            | Self::SuspendIo { minor, .. }
+            | Self::ResumeIo { minor } => format!("minor {minor}"),
+            Self::Verify { peer_device, .. }
+            | Self::InvalidatePeer { peer_device, .. }
+            | Self::PauseSync { peer_device }
+            | Self::ResumeSync { peer_device } => peer_device.to_string(),
+            Self::RenameResource { resource, new_name } => format!("{resource} to {new_name}"),
+            Self::ForgetPeer {
+                resource,
+                peer_node_id,
+            } => format!("{resource} peer-node-id {peer_node_id}"),
             Self::Attach {
                 minor,
                 backing_dev,
@@ -433,9 +645,12 @@ impl Operation {
             }
             Self::Connect { connection, .. }
             | Self::ConnectDiscardingLocalData { connection, .. }
+            | Self::ConnectTentatively { connection, .. }
             | Self::ChangeNetOptions { connection, .. }
             | Self::Disconnect { connection }
-            | Self::DelConnection { connection } => connection.to_string(),
+            | Self::DisconnectUnilaterally { connection }
+            | Self::DelConnection { connection }
+            | Self::DelConnectionUnilaterally { connection } => connection.to_string(),
             Self::NewPeer {
                 resource,
                 peer_node_id,
@@ -468,30 +683,39 @@ impl Operation {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        fn list<'a>(
-            infos: &'static [crate::model::OptionInfo],
-            get: impl Fn(&str) -> Option<String> + 'a,
-        ) -> impl Iterator<Item = (&'static str, String)> + 'a {
-            infos
-                .iter()
-                .filter_map(move |info| get(info.name).map(|value| (info.name, value)))
+        // Those that go back to their default are shown without a value's.
+        macro_rules! list {
+            ($name:ident, $options:expr) => {
+                $name::INFO
+                    .iter()
+                    .filter_map(|info| match $options.setting(info.name)? {
+                        Setting::Leave => None,
+                        Setting::Set(value) => Some((info.name, value)),
+                        Setting::Default => Some((info.name, "(default)".to_owned())),
+                    })
+                    .collect()
+            };
         }
         match self {
             Self::NewResource { options, .. } | Self::ChangeResourceOptions { options, .. } => {
-                list(ResourceOptions::INFO, |name| options.get(name)).collect()
+                list!(ResourceOptions, options)
             }
+            Self::NewMinor { options, .. } => list!(DeviceOptions, options),
             Self::Attach { options, .. } | Self::ChangeDiskOptions { options, .. } => {
-                list(DiskOptions::INFO, |name| options.get(name)).collect()
+                list!(DiskOptions, options)
             }
             Self::Connect { options, .. }
             | Self::ConnectDiscardingLocalData { options, .. }
+            | Self::ConnectTentatively { options, .. }
             | Self::ChangeNetOptions { options, .. }
-            | Self::NewPeer { options, .. } => {
-                list(NetOptions::INFO, |name| options.get(name)).collect()
-            }
-            Self::ChangePeerDeviceOptions { options, .. } => {
-                list(PeerDeviceOptions::INFO, |name| options.get(name)).collect()
-            }
+            | Self::NewPeer { options, .. } => list!(NetOptions, options),
+            Self::ChangePeerDeviceOptions { options, .. } => list!(PeerDeviceOptions, options),
+            Self::Resize { options, .. } => list!(ResizeOptions, options),
+            Self::Verify { options, .. } => list!(VerifyOptions, options),
+            Self::NewCurrentUuid { options, .. } => list!(NewUuidOptions, options),
+            Self::Invalidate { options, .. } => list!(InvalidateOptions, options),
+            Self::InvalidatePeer { options, .. } => list!(InvalidatePeerOptions, options),
+            Self::SuspendIo { options, .. } => list!(SuspendIoOptions, options),
             _ => Vec::new(),
         }
     }
@@ -537,8 +761,19 @@ mod tests {
             resource: r0.clone(),
             volume: VolumeNumber(0),
             minor: Minor(0),
+            options: DeviceOptions::new(),
         };
         assert_eq!(minor.to_string(), "new-minor r0/0 minor 0");
+        let mut options = ResizeOptions::new().size(2048u64);
+        options.reset("al-stripes").unwrap();
+        let resize = Operation::Resize {
+            minor: Minor(1),
+            options,
+        };
+        assert_eq!(
+            resize.to_string(),
+            "resize minor 1 --size=2048 --al-stripes=(default)"
+        );
         let connect = Operation::Connect {
             connection: ConnectionRef::only(r0).addresses(AddressPair {
                 local: "10.0.254.1:7788".parse().unwrap(),

@@ -5,19 +5,20 @@
 //! request has to name, to tell "already so" from "taken by something else"
 //! after a refusal, and where DRBD 9 does not tell at all.
 
-use crate::dialect::Dialect;
-use crate::dialect::request::Request;
+use crate::dialect::request::{Request, Wish};
+use crate::dialect::{Dialect, Release};
 use crate::dump::{self, Depth};
 use crate::error::{Cause, Error, ErrorKind};
 use crate::exchange::{Answer, Exchange, Failure};
 use crate::model::{
-    AddressPair, Connection, DiskState, Minor, NetOptions, NodeId, Resource, ResourceName, State,
-    Text, Unsupported,
+    AddressPair, Connection, DiskState, InvalidateOptions, InvalidatePeerOptions, Minor,
+    NetOptions, NewUuidOptions, NodeId, Rejected, ResizeOptions, Resource, ResourceName, State,
+    SuspendIoOptions, Text, TimeoutType, VerifyOptions,
 };
-use crate::op::{ConnectionRef, Operation, Outcome, Report};
-use crate::schema::{cmd, codes};
+use crate::op::{ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
+use crate::schema::{self, MANDATORY, cmd, codes, tla};
 use crate::socket::Transport;
-use crate::wire::Native;
+use crate::wire::{Native, WireError};
 use std::path::Path;
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -31,7 +32,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             node_id,
             options,
         } => {
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             new_resource(x, resource, *node_id, options)
         }
         Operation::ChangeResourceOptions {
@@ -39,7 +40,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             base,
             options,
         } => {
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             change(
                 x,
                 &Request::resource_options(dialect, resource, *base, options),
@@ -53,8 +54,10 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             resource,
             volume,
             minor,
+            options,
         } => {
-            let request = Request::new_minor(dialect, resource, *volume, *minor);
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = Request::new_minor(dialect, resource, *volume, *minor, options);
             let same = |state: &State| {
                 state
                     .device(*minor)
@@ -77,7 +80,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             meta_disk,
             options,
         } => {
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             let request = Request::attach(dialect, *minor, backing_dev, meta_disk, options);
             attach(x, *minor, backing_dev, &request)
         }
@@ -86,32 +89,118 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             base,
             options,
         } => {
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             change(x, &Request::disk_options(dialect, *minor, *base, options))
         }
-        Operation::Detach { minor } => change(x, &Request::detach(dialect, *minor)),
+        Operation::Detach { minor } => change(x, &Request::by_minor(dialect, cmd::DETACH, *minor)),
+        Operation::DetachFailingIo { minor } => {
+            let request = Request::by_minor(dialect, cmd::DETACH, *minor)
+                .flag(tla::DETACH_PARMS, schema::detach_parms::FORCE_DETACH);
+            change(x, &request)
+        }
+        Operation::DetachForGood { minor } => {
+            only9(x)?;
+            let number = schema::detach_parms::INTENTIONAL_DISKLESS_DETACH;
+            let request =
+                Request::by_minor(dialect, cmd::DETACH, *minor).flag(tla::DETACH_PARMS, number);
+            change(x, &request)
+        }
+        Operation::Resize { minor, options } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = Request::by_minor(dialect, cmd::RESIZE, *minor)
+                .parameters(ResizeOptions::TLA, |nest| options.encode(dialect, nest));
+            change(x, &request)
+        }
+        Operation::Invalidate { minor, options } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = Request::by_minor(dialect, cmd::INVALIDATE, *minor)
+                .parameters(InvalidateOptions::TLA, |nest| options.encode(dialect, nest));
+            change(x, &request)
+        }
+        Operation::Outdate { minor } => {
+            change(x, &Request::by_minor(dialect, cmd::OUTDATE, *minor))
+        }
+        Operation::NewCurrentUuid { minor, options } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = Request::by_minor(dialect, cmd::NEW_C_UUID, *minor)
+                .parameters(NewUuidOptions::TLA, |nest| options.encode(dialect, nest));
+            change(x, &request)
+        }
+        Operation::SuspendIo { minor, options } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = Request::by_minor(dialect, cmd::SUSPEND_IO, *minor)
+                .parameters(SuspendIoOptions::TLA, |nest| options.encode(dialect, nest));
+            change(x, &request)
+        }
+        Operation::ResumeIo { minor } => {
+            change(x, &Request::by_minor(dialect, cmd::RESUME_IO, *minor))
+        }
+        Operation::Verify {
+            peer_device,
+            options,
+        } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = name_peer_device(x, cmd::START_OV, peer_device)?
+                .parameters(VerifyOptions::TLA, |nest| options.encode(dialect, nest));
+            change(x, &request)
+        }
+        Operation::InvalidatePeer {
+            peer_device,
+            options,
+        } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            let request = name_peer_device(x, cmd::INVAL_PEER, peer_device)?.parameters(
+                InvalidatePeerOptions::TLA,
+                |nest| {
+                    options.encode(dialect, nest);
+                },
+            );
+            change(x, &request)
+        }
+        Operation::PauseSync { peer_device } => {
+            let request = name_peer_device(x, cmd::PAUSE_SYNC, peer_device)?;
+            change_unless(x, &request, codes::ERR_PAUSE_IS_SET)
+        }
+        Operation::ResumeSync { peer_device } => {
+            let request = name_peer_device(x, cmd::RESUME_SYNC, peer_device)?;
+            change_unless(x, &request, codes::ERR_PAUSE_IS_CLEAR)
+        }
         Operation::Connect {
             connection,
             name,
             options,
         } => {
-            supported(x, options.check(dialect))?;
-            connect(x, connection, name.as_ref(), options, false)
+            supported(x, options.check(dialect, x.family.release))?;
+            connect(x, connection, name.as_ref(), options, Wish::None)
         }
         Operation::ConnectDiscardingLocalData {
             connection,
             name,
             options,
         } => {
-            supported(x, options.check(dialect))?;
-            connect(x, connection, name.as_ref(), options, true)
+            supported(x, options.check(dialect, x.family.release))?;
+            connect(
+                x,
+                connection,
+                name.as_ref(),
+                options,
+                Wish::DiscardLocalData,
+            )
+        }
+        Operation::ConnectTentatively {
+            connection,
+            name,
+            options,
+        } => {
+            supported(x, options.check(dialect, x.family.release))?;
+            connect(x, connection, name.as_ref(), options, Wish::Tentative)
         }
         Operation::ChangeNetOptions {
             connection,
             base,
             options,
         } => {
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             let request = match name_connection(x, connection)? {
                 Some(Named::Addresses(pair)) => Request::net_options84(&pair, *base, options),
                 Some(Named::Peer(peer)) => {
@@ -121,13 +210,15 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             };
             change(x, &request)
         }
-        Operation::Disconnect { connection } => disconnect(x, connection, cmd::DISCONNECT),
+        Operation::Disconnect { connection } => disconnect(x, connection, cmd::DISCONNECT, false),
+        Operation::DisconnectUnilaterally { connection } => {
+            disconnect(x, connection, cmd::DISCONNECT, true)
+        }
         Operation::DelConnection { connection } => {
-            let command = match dialect {
-                Dialect::V84 => cmd::DISCONNECT,
-                Dialect::V9 => cmd::DEL_PEER,
-            };
-            disconnect(x, connection, command)
+            disconnect(x, connection, del_connection(dialect), false)
+        }
+        Operation::DelConnectionUnilaterally { connection } => {
+            disconnect(x, connection, del_connection(dialect), true)
         }
         Operation::NewPeer {
             resource,
@@ -136,7 +227,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             options,
         } => {
             only9(x)?;
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             let request = Request::new_peer9(resource, *peer_node_id, name, options);
             let same = |state: &State| {
                 state.by_name(resource).is_some_and(|r| {
@@ -188,7 +279,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             options,
         } => {
             only9(x)?;
-            supported(x, options.check(dialect))?;
+            supported(x, options.check(dialect, x.family.release))?;
             let request =
                 Request::peer_device_options9(resource, *peer_node_id, *volume, *base, options);
             change(x, &request)
@@ -202,6 +293,31 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             only9(x)?;
             role(x, resource, cmd::SECONDARY, true)
         }
+        Operation::RenameResource { resource, new_name } => {
+            has_command(x, cmd::RENAME_RESOURCE, Release::new(9, 0, 28))?;
+            let request = Request::by_resource(dialect, cmd::RENAME_RESOURCE, resource).parameters(
+                tla::RENAME_RESOURCE_PARMS,
+                |nest| {
+                    let number = schema::rename_resource_parms::NEW_RESOURCE_NAME;
+                    nest.string(number | MANDATORY, new_name.as_bytes());
+                },
+            );
+            change(x, &request)
+        }
+        Operation::ForgetPeer {
+            resource,
+            peer_node_id,
+        } => {
+            only9(x)?;
+            let request = Request::by_resource(dialect, cmd::FORGET_PEER, resource).parameters(
+                tla::FORGET_PEER_PARMS,
+                |nest| {
+                    let number = schema::forget_peer_parms::FORGET_PEER_NODE_ID;
+                    nest.u32(number | MANDATORY, peer_node_id.0);
+                },
+            );
+            change(x, &request)
+        }
         Operation::Down { resource } => {
             change(x, &Request::by_resource(dialect, cmd::DOWN, resource))
         }
@@ -210,7 +326,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
 
 fn supported<T: Transport>(
     x: &Exchange<T>,
-    check: std::result::Result<(), Unsupported>,
+    check: std::result::Result<(), Rejected>,
 ) -> Result<()> {
     check.map_err(|error| x.error(Cause::from(error)).into())
 }
@@ -224,6 +340,27 @@ fn only9<T: Transport>(x: &Exchange<T>) -> Result<()> {
                 "this needs DRBD 9; this is DRBD 8.4",
             )
             .into()),
+    }
+}
+
+/// Refuses what came with a release that the kernel is not.
+fn has_command<T: Transport>(x: &Exchange<T>, command: u8, since: Release) -> Result<()> {
+    if x.family.has(command) {
+        return Ok(());
+    }
+    let running = match x.family.release {
+        Some(release) => format!("DRBD {release}"),
+        None => x.dialect().to_string(),
+    };
+    let text = format!("this needs DRBD {since}; this is {running}");
+    Err(x.local(ErrorKind::Unsupported, text).into())
+}
+
+/// What forgets a connection.
+fn del_connection(dialect: Dialect) -> u8 {
+    match dialect {
+        Dialect::V84 => cmd::DISCONNECT,
+        Dialect::V9 => cmd::DEL_PEER,
     }
 }
 
@@ -260,6 +397,64 @@ fn join(a: Report, b: Report) -> Report {
 
 fn change<T: Transport>(x: &mut Exchange<T>, request: &Request<Native>) -> Result<Report> {
     x.change(request).map(report)
+}
+
+/// Like [`change`]; this refusal says that it was so before.
+fn change_unless<T: Transport>(
+    x: &mut Exchange<T>,
+    request: &Request<Native>,
+    already: i32,
+) -> Result<Report> {
+    match x.change(request) {
+        Ok(answer) => Ok(report(answer)),
+        Err(failure) => refused_with(failure, &[already]).map(|_| already_there()),
+    }
+}
+
+/// Asks which of the timeouts to take when waiting for the peer.
+pub(crate) fn timeout_type<T: Transport>(
+    x: &mut Exchange<T>,
+    peer_device: &PeerDeviceRef,
+) -> Result<TimeoutType> {
+    let request = name_peer_device(x, cmd::GET_TIMEOUT_TYPE, peer_device)?;
+    match x.change(&request)?.timeout_type {
+        Some(number) => Ok(number.into()),
+        None => {
+            let what = "answer: no timeout type";
+            Err(x.error(Cause::Malformed(WireError { what, at: 0 })).into())
+        }
+    }
+}
+
+/// A request about a volume as seen over a connection: 8.4 wants its minor,
+/// 9 the peer.
+fn name_peer_device<T: Transport>(
+    x: &mut Exchange<T>,
+    command: u8,
+    wanted: &PeerDeviceRef,
+) -> Result<Request<Native>> {
+    let PeerDeviceRef {
+        resource, volume, ..
+    } = wanted;
+    if x.dialect() == Dialect::V84 {
+        let state = look(x, Depth::Devices)?;
+        let Some(found) = state.by_name(resource) else {
+            return Err(no_resource(x).into());
+        };
+        let Some(device) = found.device(*volume) else {
+            let text = "there is no such volume";
+            return Err(x.local(ErrorKind::NotFound, text).into());
+        };
+        return Ok(Request::by_minor(Dialect::V84, command, device.minor));
+    }
+    let peer = match wanted.peer_node_id {
+        Some(peer) => Some(peer),
+        None => find(x, &ConnectionRef::only(resource.clone()))?.and_then(|found| found.peer),
+    };
+    let Some(peer) = peer else {
+        return Err(no_connection(x).into());
+    };
+    Ok(Request::by_peer_device9(command, resource, peer, *volume))
 }
 
 fn look<T: Transport>(x: &mut Exchange<T>, depth: Depth) -> Result<State> {
@@ -458,11 +653,11 @@ fn connect<T: Transport>(
     wanted: &ConnectionRef,
     name: Option<&Text>,
     options: &NetOptions,
-    discard: bool,
+    wish: Wish,
 ) -> Result<Report> {
     match x.dialect() {
-        Dialect::V84 => connect84(x, wanted, options, discard),
-        Dialect::V9 => connect9(x, wanted, name, options, discard),
+        Dialect::V84 => connect84(x, wanted, options, wish),
+        Dialect::V9 => connect9(x, wanted, name, options, wish),
     }
 }
 
@@ -470,7 +665,7 @@ fn connect84<T: Transport>(
     x: &mut Exchange<T>,
     wanted: &ConnectionRef,
     options: &NetOptions,
-    discard: bool,
+    wish: Wish,
 ) -> Result<Report> {
     let Some(addresses) = &wanted.addresses else {
         return Err(x
@@ -480,7 +675,7 @@ fn connect84<T: Transport>(
     match x.change(&Request::connect84(
         &wanted.resource,
         addresses,
-        discard,
+        wish,
         options,
     )) {
         Ok(answer) => Ok(report(answer)),
@@ -504,7 +699,7 @@ fn connect9<T: Transport>(
     wanted: &ConnectionRef,
     name: Option<&Text>,
     options: &NetOptions,
-    discard: bool,
+    wish: Wish,
 ) -> Result<Report> {
     let resource = &wanted.resource;
     let found = find(x, wanted)?;
@@ -540,7 +735,7 @@ fn connect9<T: Transport>(
             done = join(done, change(x, &request)?);
         }
     }
-    match x.change(&Request::connect9(resource, peer, discard)) {
+    match x.change(&Request::connect9(resource, peer, wish)) {
         Ok(answer) => Ok(join(done, report(answer))),
         Err(failure) => {
             refused_with(failure, &[codes::ERR_NET_CONFIGURED])?;
@@ -561,8 +756,9 @@ fn disconnect<T: Transport>(
     x: &mut Exchange<T>,
     wanted: &ConnectionRef,
     command: u8,
+    unilaterally: bool,
 ) -> Result<Report> {
-    let request = match name_connection(x, wanted)? {
+    let mut request = match name_connection(x, wanted)? {
         Some(Named::Addresses(pair)) => Request::by_addresses84(command, &pair),
         Some(Named::Peer(peer)) => Request::by_peer9(command, &wanted.resource, peer),
         // On 8.4 a connection that is StandAlone is not there.
@@ -571,6 +767,10 @@ fn disconnect<T: Transport>(
         }
         None => return Err(no_connection(x).into()),
     };
+    if unilaterally {
+        let number = schema::disconnect_parms::FORCE_DISCONNECT;
+        request = request.flag(tla::DISCONNECT_PARMS, number);
+    }
     match x.change(&request) {
         Ok(answer) => Ok(report(answer)),
         Err(failure) => {

@@ -10,6 +10,7 @@
     reason = "setsockopt of SOL_NETLINK, which nix does not cover"
 )]
 
+use crate::dialect::Release;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
@@ -111,6 +112,11 @@ pub trait Connector: Debug {
     /// # Errors
     /// What the system call said.
     fn open(&self) -> io::Result<Self::Transport>;
+
+    /// The release of the DRBD module behind it, where that can be known.
+    fn release(&self) -> Option<Release> {
+        None
+    }
 }
 
 /// The kernel of this machine.
@@ -122,6 +128,10 @@ impl Connector for Kernel {
 
     fn open(&self) -> io::Result<Socket> {
         Socket::open()
+    }
+
+    fn release(&self) -> Option<Release> {
+        Release::parse(&std::fs::read_to_string("/sys/module/drbd/version").ok()?)
     }
 }
 

@@ -12,9 +12,9 @@ mod lines;
 mod text;
 
 use drbd_nl::{
-    AddressPair, AfterSplitBrain, Base, ConnectionRef, ConnectionState, Dialect, DiskOptions,
-    DiskState, Drbd, Error, ErrorKind, MetaDisk, Minor, NetOptions, NodeId, Operation, Outcome,
-    Protocol, RawEvent, ResourceName, ResourceOptions, Role, Secret, State, VolumeNumber,
+    AddressPair, AfterSplitBrain, Base, ConnectionRef, ConnectionState, DeviceOptions, Dialect,
+    DiskOptions, DiskState, Drbd, Error, ErrorKind, MetaDisk, Minor, NetOptions, NodeId, Operation,
+    Outcome, Protocol, RawEvent, ResourceName, ResourceOptions, Role, Secret, State, VolumeNumber,
 };
 use std::fs;
 use std::path::Path;
@@ -381,6 +381,7 @@ fn inner_configure() {
             resource: r0(),
             volume: VolumeNumber(minor),
             minor: Minor(minor),
+            options: DeviceOptions::new(),
         };
         done(&drbd, new_minor.clone());
         assert_eq!(
@@ -395,6 +396,7 @@ fn inner_configure() {
             resource: r0(),
             volume: VolumeNumber(7),
             minor: Minor(0),
+            options: DeviceOptions::new(),
         },
     );
     assert!(
@@ -707,6 +709,7 @@ fn inner_refusals() {
             resource: nosuch(),
             volume: VolumeNumber(0),
             minor: Minor(0),
+            options: DeviceOptions::new(),
         },
         Operation::DelMinor { minor: Minor(99) },
         Operation::Detach { minor: Minor(99) },
@@ -731,6 +734,7 @@ fn inner_refusals() {
         resource: r0(),
         volume: VolumeNumber(volume),
         minor: Minor(minor),
+        options: DeviceOptions::new(),
     };
     assert_eq!(
         refused(&drbd, out_of_range(1 << 20, 0)).kind(),
@@ -780,6 +784,7 @@ fn inner_no_permission() {
             resource: r0(),
             volume: VolumeNumber(0),
             minor: Minor(0),
+            options: DeviceOptions::new(),
         },
     ] {
         let error = refused(&drbd, operation);

@@ -66,6 +66,14 @@ impl<'a, E: Endian> Message<'a, E> {
         Ok(texts)
     }
 
+    /// The answer to GET_TIMEOUT_TYPE.
+    pub(crate) fn timeout_type(&self) -> Result<Option<u32>, WireError> {
+        let nest = self.nest(tla::TIMEOUT_PARMS)?;
+        nest.and_then(|nest| nest.find(schema::timeout_parms::TIMEOUT_TYPE).transpose())
+            .map(|attr| attr?.u32())
+            .transpose()
+    }
+
     pub(crate) fn context(&self) -> Result<Context, WireError> {
         let mut context = Context::default();
         let (mut local, mut remote) = (None, None);

@@ -3,14 +3,16 @@
 use super::Dialect;
 use super::decode::meta_wire;
 use crate::model::{
-    AddressPair, DiskOptions, MetaDisk, Minor, NetOptions, NodeId, PeerDeviceOptions, ResourceName,
-    ResourceOptions, Text, VolumeNumber,
+    AddressPair, DeviceOptions, DiskOptions, MetaDisk, Minor, NetOptions, NodeId,
+    PeerDeviceOptions, ResourceName, ResourceOptions, Text, VolumeNumber,
 };
 use crate::op::Base;
 use crate::schema::{
     self, MANDATORY, NO_MINOR, SET_DEFAULTS, cfg_context as ctx, cmd, disk_conf, tla,
 };
-use crate::wire::{Endian, MessageBuilder, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Nest, WireError};
+use crate::wire::{
+    Endian, MessageBuilder, NLA_F_NESTED, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Nest, WireError,
+};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -25,6 +27,8 @@ pub(crate) struct Request<E> {
     build: Vec<Part>,
     order: PhantomData<E>,
     dialect: Dialect,
+    /// A parameter did not fit.
+    overflow: bool,
 }
 
 #[derive(Debug)]
@@ -45,10 +49,16 @@ enum Part {
     },
     Net {
         name: Option<Text>,
-        discard_my_data: bool,
+        /// One-shot flag of 8.4's connect.
+        flag: Option<u16>,
         options: Box<NetOptions>,
     },
     PeerDevice(PeerDeviceOptions),
+    /// Parameters of one command, encoded; left out when empty.
+    Parameters {
+        tla: u16,
+        payload: Vec<u8>,
+    },
     Path(AddressPair),
     /// A nest with one flag, set.
     Flag {
@@ -67,6 +77,7 @@ impl<E: Endian> Request<E> {
             build: Vec::new(),
             order: PhantomData,
             dialect,
+            overflow: false,
         }
     }
 
@@ -155,23 +166,44 @@ impl<E: Endian> Request<E> {
         resource: &ResourceName,
         volume: VolumeNumber,
         minor: Minor,
+        options: &DeviceOptions,
     ) -> Self {
-        let mut request = Self::new(dialect, cmd::NEW_MINOR).minor(minor).context(
-            Some(resource),
-            Some(volume),
-            None,
-            None,
-        );
+        let mut request = Self::new(dialect, cmd::NEW_MINOR)
+            .minor(minor)
+            .context(Some(resource), Some(volume), None, None)
+            .parameters(DeviceOptions::TLA, |nest| options.encode(dialect, nest));
         request.flags |= exclusive(dialect);
         request
     }
 
-    pub(crate) fn by_minor(dialect: Dialect, command: u8, minor: Minor) -> Self {
-        Self::new(dialect, command).minor(minor)
+    /// Adds the parameters of a command.
+    pub(crate) fn parameters(mut self, tla: u16, fill: impl FnOnce(&mut Nest<'_, E>)) -> Self {
+        let mut payload = Vec::new();
+        fill(&mut Nest::new(&mut payload, &mut self.overflow));
+        if payload.is_empty() {
+            self
+        } else {
+            self.part(Part::Parameters { tla, payload })
+        }
     }
 
-    pub(crate) fn detach(dialect: Dialect, minor: Minor) -> Self {
-        Self::by_minor(dialect, cmd::DETACH, minor)
+    /// Adds a nest with one flag, set.
+    pub(crate) fn flag(self, tla: u16, number: u16) -> Self {
+        self.part(Part::Flag { tla, number })
+    }
+
+    /// A command to 9's peer device.
+    pub(crate) fn by_peer_device9(
+        command: u8,
+        resource: &ResourceName,
+        peer: NodeId,
+        volume: VolumeNumber,
+    ) -> Self {
+        Self::new(Dialect::V9, command).context(Some(resource), Some(volume), Some(peer), None)
+    }
+
+    pub(crate) fn by_minor(dialect: Dialect, command: u8, minor: Minor) -> Self {
+        Self::new(dialect, command).minor(minor)
     }
 
     pub(crate) fn attach(
@@ -207,14 +239,19 @@ impl<E: Endian> Request<E> {
     pub(crate) fn connect84(
         resource: &ResourceName,
         addresses: &AddressPair,
-        discard_my_data: bool,
+        wish: Wish,
         options: &NetOptions,
     ) -> Self {
+        let flag = match wish {
+            Wish::None => None,
+            Wish::DiscardLocalData => Some(schema::net_conf::DISCARD_MY_DATA),
+            Wish::Tentative => Some(schema::net_conf::TENTATIVE),
+        };
         Self::new(Dialect::V84, cmd::CONNECT)
             .context(Some(resource), None, None, Some(addresses))
             .part(Part::Net {
                 name: None,
-                discard_my_data,
+                flag,
                 options: Box::new(options.clone()),
             })
     }
@@ -229,7 +266,7 @@ impl<E: Endian> Request<E> {
             .base(base)
             .part(Part::Net {
                 name: None,
-                discard_my_data: false,
+                flag: None,
                 options: Box::new(options.clone()),
             })
     }
@@ -239,16 +276,14 @@ impl<E: Endian> Request<E> {
         Self::new(Dialect::V9, command).context(Some(resource), None, Some(peer), None)
     }
 
-    pub(crate) fn connect9(resource: &ResourceName, peer: NodeId, discard_my_data: bool) -> Self {
+    pub(crate) fn connect9(resource: &ResourceName, peer: NodeId, wish: Wish) -> Self {
         let request = Self::by_peer9(cmd::CONNECT, resource, peer);
-        if discard_my_data {
-            request.part(Part::Flag {
-                tla: tla::CONNECT_PARMS,
-                number: schema::connect_parms::DISCARD_MY_DATA,
-            })
-        } else {
-            request
-        }
+        let number = match wish {
+            Wish::None => return request,
+            Wish::DiscardLocalData => schema::connect_parms::DISCARD_MY_DATA,
+            Wish::Tentative => schema::connect_parms::TENTATIVE,
+        };
+        request.flag(tla::CONNECT_PARMS, number)
     }
 
     pub(crate) fn new_peer9(
@@ -259,7 +294,7 @@ impl<E: Endian> Request<E> {
     ) -> Self {
         Self::by_peer9(cmd::NEW_PEER, resource, peer).part(Part::Net {
             name: Some(name.clone()),
-            discard_my_data: false,
+            flag: None,
             options: Box::new(options.clone()),
         })
     }
@@ -274,7 +309,7 @@ impl<E: Endian> Request<E> {
             .base(base)
             .part(Part::Net {
                 name: None,
-                discard_my_data: false,
+                flag: None,
                 options: Box::new(options.clone()),
             })
     }
@@ -303,10 +338,7 @@ impl<E: Endian> Request<E> {
 
     fn forced(self, force: bool) -> Self {
         if force {
-            self.part(Part::Flag {
-                tla: tla::SET_ROLE_PARMS,
-                number: schema::set_role_parms::FORCE,
-            })
+            self.flag(tla::SET_ROLE_PARMS, schema::set_role_parms::FORCE)
         } else {
             self
         }
@@ -331,8 +363,20 @@ impl<E: Endian> Request<E> {
         for part in &self.build {
             part.encode(self.dialect, &mut top);
         }
+        if self.overflow {
+            let what = "request: a string that does not fit";
+            return Err(WireError { what, at: 0 });
+        }
         builder.finish(seq, pid)
     }
+}
+
+/// A wish that holds for one connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    None,
+    DiscardLocalData,
+    Tentative,
 }
 
 fn exclusive(dialect: Dialect) -> u16 {
@@ -378,7 +422,7 @@ impl Part {
             } if options.is_empty() => {}
             Self::Net {
                 name: None,
-                discard_my_data: false,
+                flag: None,
                 options,
             } if options.is_empty() => {}
             Self::PeerDevice(options) if options.is_empty() => {}
@@ -402,21 +446,24 @@ impl Part {
             }
             Self::Net {
                 name,
-                discard_my_data,
+                flag,
                 options,
             } => {
                 top.nest(NetOptions::TLA, |nest| {
                     if let Some(name) = name {
                         nest.string(schema::net_conf::NAME | MANDATORY, name.as_bytes());
                     }
-                    if *discard_my_data {
-                        nest.u8(schema::net_conf::DISCARD_MY_DATA | MANDATORY, 1);
+                    if let Some(flag) = flag {
+                        nest.u8(flag | MANDATORY, 1);
                     }
                     options.encode(dialect, nest);
                 });
             }
             Self::PeerDevice(options) => {
                 top.nest(PeerDeviceOptions::TLA, |nest| options.encode(dialect, nest));
+            }
+            Self::Parameters { tla, payload } => {
+                top.bytes(tla | NLA_F_NESTED, payload);
             }
             Self::Path(pair) => {
                 top.nest(tla::PATH_PARMS, |nest| {

@@ -403,6 +403,19 @@ numbered! {
     }
 }
 
+numbered! {
+    /// Which of the timeouts of drbd.conf's `startup` section waiting for the
+    /// peer should take (`GET_TIMEOUT_TYPE`).
+    TimeoutType, "timeout type" {
+        /// `wfc-timeout`.
+        Default = 0 "default",
+        /// `degr-wfc-timeout`: it was degraded when it went down.
+        Degraded = 1 "degraded",
+        /// `outdated-wfc-timeout`: the peer is known to be outdated.
+        PeerOutdated = 2 "peer-outdated",
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {

@@ -13,14 +13,15 @@ pub use address::{Address, AddressPair, InvalidAddress};
 pub use enums::{
     AfterSplitBrain, ConnectionState, DiskState, FencingPolicy, OnCongestion, OnIoError, OnNoData,
     OnSuspendedPrimaryOutdated, Protocol, ReadBalancing, ReplicationState, Role, RrConflict,
-    UnknownWord, WriteOrdering,
+    TimeoutType, UnknownWord, WriteOrdering,
 };
 pub use ids::{
     InvalidName, Minor, NodeId, ResourceName, Secret, Sectors, Text, Uuid, VolumeNumber,
 };
 pub use options::{
-    DiskOptions, KeySerial, NetOptions, OptionError, OptionInfo, PeerDeviceOptions, Quorum,
-    ResourceOptions, ResyncAfter, Unit, UnknownAttr, Unsupported,
+    DeviceOptions, DiskOptions, InvalidateOptions, InvalidatePeerOptions, KeySerial, NetOptions,
+    NewUuidOptions, OptionError, OptionInfo, PeerDeviceOptions, Quorum, Rejected, ResizeOptions,
+    ResourceOptions, ResyncAfter, Setting, SuspendIoOptions, Unit, UnknownAttr, VerifyOptions,
 };
 pub use state::{
     Connection, ConnectionInfo, ConnectionStatistics, Device, DeviceInfo, DeviceStatistics,

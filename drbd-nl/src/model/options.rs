@@ -11,7 +11,7 @@ use super::enums::{
     Protocol, ReadBalancing, RrConflict, UnknownWord,
 };
 use super::ids::{Minor, Secret, Text};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Release};
 use crate::schema::{self, MANDATORY, tla};
 use crate::wire::{Attr, Attrs, Endian, Nest, WireError};
 use std::fmt;
@@ -30,6 +30,14 @@ pub struct OptionInfo {
     pub v9: Option<u16>,
     /// Fixed once the object exists.
     pub invariant: bool,
+    /// What DRBD starts from, in drbd.conf's words.
+    pub default: &'static str,
+    /// Least and most of a number, in its unit; of a string, its length in
+    /// bytes. The widest of all versions known.
+    pub range: Option<(i64, i64)>,
+    /// The releases of DRBD 9 that brought it, one a branch; empty for those
+    /// that every DRBD 9 has.
+    pub since: &'static [Release],
 }
 
 impl OptionInfo {
@@ -41,6 +49,26 @@ impl OptionInfo {
             Dialect::V9 => self.v9,
         }
     }
+
+    /// Whether a kernel has it; an unknown release of a dialect that has it
+    /// is given the benefit of the doubt (DRBD then refuses itself).
+    #[must_use]
+    pub fn is_in(&self, dialect: Dialect, release: Option<Release>) -> bool {
+        self.number(dialect).is_some()
+            && (dialect == Dialect::V84 || release.is_none_or(|release| release.has(self.since)))
+    }
+}
+
+/// What a request does with a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Setting {
+    /// It stays as it is.
+    Leave,
+    /// It gets this value, in drbd.conf's words (a secret is not shown).
+    Set(String),
+    /// It gets DRBD's default.
+    Default,
 }
 
 /// What the number of a setting counts.
@@ -53,6 +81,8 @@ pub enum Unit {
     Bytes,
     /// 512-byte sectors.
     Sectors,
+    /// KiB.
+    Kib,
     /// KiB per second.
     KibPerSecond,
     /// Seconds.
@@ -68,7 +98,7 @@ impl Unit {
     fn shift(self) -> u32 {
         match self {
             Self::Sectors => 9,
-            Self::KibPerSecond => 10,
+            Self::Kib | Self::KibPerSecond => 10,
             _ => 0,
         }
     }
@@ -108,30 +138,68 @@ impl fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
-/// A setting that the running kernel does not have.
+/// A setting that cannot be sent to the running kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsupported {
-    /// Name of the setting.
-    pub option: &'static str,
-    /// The kernel's dialect.
-    pub dialect: Dialect,
+#[non_exhaustive]
+pub enum Rejected {
+    /// The kernel does not have it.
+    Unsupported {
+        /// Name of the setting.
+        option: &'static str,
+        /// The kernel's dialect.
+        dialect: Dialect,
+        /// The kernel's release, if it is known.
+        release: Option<Release>,
+        /// The least releases that have it, one a branch; empty where only
+        /// the other dialect has it.
+        needs: &'static [Release],
+    },
+    /// The number, or the length of the string, is out of its range.
+    OutOfRange {
+        /// Name of the setting.
+        option: &'static str,
+        /// What was given.
+        given: i64,
+        /// Least.
+        least: i64,
+        /// Most.
+        most: i64,
+    },
 }
 
-impl fmt::Display for Unsupported {
+impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let other = match self.dialect {
-            Dialect::V84 => "it needs DRBD 9",
-            Dialect::V9 => "it exists in DRBD 8.4 only, here",
-        };
-        write!(
-            f,
-            "option {} is not known to {}: {other}",
-            self.option, self.dialect
-        )
+        match self {
+            Self::Unsupported {
+                option,
+                dialect,
+                release,
+                needs,
+            } => {
+                write!(f, "option {option} is not known to ")?;
+                match release {
+                    Some(release) => write!(f, "DRBD {release}")?,
+                    None => write!(f, "{dialect}")?,
+                }
+                match (dialect, needs) {
+                    (Dialect::V9, []) => f.write_str(": it exists in DRBD 8.4 only, here"),
+                    (_, []) => f.write_str(": it needs DRBD 9"),
+                    (_, needs) => write!(f, ": it needs DRBD {}", Release::list(needs)),
+                }
+            }
+            Self::OutOfRange {
+                option,
+                given,
+                least,
+                most,
+            } => {
+                write!(f, "option {option}: {given} is not in {least} to {most}")
+            }
+        }
     }
 }
 
-impl std::error::Error for Unsupported {}
+impl std::error::Error for Rejected {}
 
 /// An attribute this version has no name for: number and payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +240,14 @@ trait Value: Sized {
     /// The value in drbd.conf's words, or what was expected instead.
     fn parse(text: &str, unit: Unit) -> Result<Self, String>;
     fn show(&self) -> String;
+    /// What its range limits: the number, the length of a string; `None` for
+    /// a word of a set.
+    fn measure(&self) -> Option<i64> {
+        match self.raw() {
+            Raw::Number(number) => Some(number),
+            Raw::Bytes(bytes) => i64::try_from(bytes.len()).ok(),
+        }
+    }
 }
 
 impl Value for bool {
@@ -205,6 +281,21 @@ impl Value for u32 {
         u64::parse(text, unit)?
             .try_into()
             .map_err(|_| format!("a number up to {}", u32::MAX))
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for i32 {
+    fn raw(&self) -> Raw<'_> {
+        Raw::Number(i64::from(*self))
+    }
+    fn from_number(number: i64) -> Option<Self> {
+        Self::try_from(number).ok()
+    }
+    fn parse(text: &str, _: Unit) -> Result<Self, String> {
+        text.parse().map_err(|_| "a number".into())
     }
     fn show(&self) -> String {
         self.to_string()
@@ -444,6 +535,36 @@ macro_rules! nr {
     };
 }
 
+macro_rules! range {
+    () => {
+        None
+    };
+    ($min:literal $max:literal) => {
+        Some(($min, $max))
+    };
+}
+
+/// The releases of a list of triples.
+const fn releases<const N: usize>(triples: [(u16, u16, u16); N]) -> [Release; N] {
+    let mut list = [Release::new(0, 0, 0); N];
+    let mut at = 0;
+    while at < N {
+        list[at] = Release::new(triples[at].0, triples[at].1, triples[at].2);
+        at += 1;
+    }
+    list
+}
+
+macro_rules! since {
+    () => {
+        &[]
+    };
+    ($list:expr) => {{
+        const LIST: &[Release] = &releases($list);
+        LIST
+    }};
+}
+
 macro_rules! invariant {
     () => {
         false
@@ -458,7 +579,8 @@ macro_rules! options {
         $(#[$meta:meta])*
         $name:ident, $tla:path, skip84: $skip84:expr, skip9: $skip9:expr;
         $( $(#[$fm:meta])* $field:ident: $ty:ty, $word:literal, $wire:ident, $unit:ident,
-           [$v84:tt $v9:tt] $($inv:ident)?; )*
+           [$v84:tt $v9:tt] $($inv:ident)?, $default:literal $(, $min:literal ..= $max:literal)?
+           $(, since $since:expr)?; )*
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -473,7 +595,12 @@ macro_rules! options {
             /// Attributes this version has no name for, as received.
             #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
             pub unknown: Vec<UnknownAttr>,
+            /// Settings that go back to their default, by their place in `INFO`.
+            #[cfg_attr(feature = "serde", serde(skip))]
+            reset: u64,
         }
+
+        const _: () = assert!($name::INFO.len() <= 64, "one bit each in `reset`");
 
         impl $name {
             /// What is known about each setting, in the order of the fields.
@@ -484,6 +611,9 @@ macro_rules! options {
                     v84: nr!($v84),
                     v9: nr!($v9),
                     invariant: invariant!($($inv)?),
+                    default: $default,
+                    range: range!($($min $max)?),
+                    since: since!($($since)?),
                 },
             )*];
 
@@ -505,10 +635,52 @@ macro_rules! options {
                 }
             )*
 
-            /// Whether nothing is set.
+            /// Whether nothing is set, nor reset.
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 *self == Self::default()
+            }
+
+            /// Sends a setting back to DRBD's default, by its name in drbd.conf.
+            ///
+            /// # Errors
+            /// When there is no such setting.
+            pub fn reset(&mut self, name: &str) -> Result<(), OptionError> {
+                let at = Self::INFO
+                    .iter()
+                    .position(|info| info.name == name)
+                    .ok_or_else(|| OptionError::UnknownName(name.to_owned()))?;
+                match name {
+                    $($word => self.$field = None,)*
+                    _ => {}
+                }
+                self.reset |= 1 << at;
+                Ok(())
+            }
+
+            /// What a request would do with a setting; `None` when there is
+            /// no such setting.
+            #[must_use]
+            pub fn setting(&self, name: &str) -> Option<Setting> {
+                let at = Self::INFO.iter().position(|info| info.name == name)?;
+                Some(match self.get(name) {
+                    Some(value) => Setting::Set(value),
+                    None if self.reset & (1 << at) != 0 => Setting::Default,
+                    None => Setting::Leave,
+                })
+            }
+
+            /// As it is sent: those that go back have their default's value.
+            fn resolved(&self) -> Self {
+                let mut resolved = self.clone();
+                resolved.reset = 0;
+                for (at, info) in Self::INFO.iter().enumerate() {
+                    if self.setting(info.name) == Some(Setting::Default) && self.reset & (1 << at) != 0 {
+                        // The defaults are values of their settings: a test tries them all.
+                        let _ = resolved.set(info.name, info.default);
+                    }
+                }
+                resolved
             }
 
             /// Sets a setting by its name in drbd.conf, in drbd.conf's words
@@ -539,12 +711,27 @@ macro_rules! options {
                 }
             }
 
-            /// The first setting that this kernel does not have.
-            pub(crate) fn check(&self, dialect: Dialect) -> Result<(), Unsupported> {
-                let set = [$(self.$field.is_some(),)*];
-                for (info, set) in Self::INFO.iter().zip(set) {
-                    if set && info.number(dialect).is_none() {
-                        return Err(Unsupported { option: info.name, dialect });
+            /// The first setting that this kernel does not have, or that is
+            /// out of its range.
+            pub(crate) fn check(
+                &self,
+                dialect: Dialect,
+                release: Option<Release>,
+            ) -> Result<(), Rejected> {
+                let resolved = self.resolved();
+                let values = [$(resolved.$field.as_ref().map(Value::measure),)*];
+                for (info, value) in Self::INFO.iter().zip(values) {
+                    let Some(value) = value else { continue };
+                    let option = info.name;
+                    if !info.is_in(dialect, release) {
+                        let needs = info.since;
+                        return Err(Rejected::Unsupported { option, dialect, release, needs });
+                    }
+                    if let Some((least, most)) = info.range
+                        && let given = value.unwrap_or(least)
+                        && !(least..=most).contains(&given)
+                    {
+                        return Err(Rejected::OutOfRange { option, given, least, most });
                     }
                 }
                 Ok(())
@@ -552,10 +739,11 @@ macro_rules! options {
 
             /// Writes what is set into a nest.
             pub(crate) fn encode<E: Endian>(&self, dialect: Dialect, nest: &mut Nest<'_, E>) {
+                let resolved = self.resolved();
                 let mut infos = Self::INFO.iter();
                 $(
                     if let Some(info) = infos.next()
-                        && let (Some(value), Some(number)) = (&self.$field, info.number(dialect))
+                        && let (Some(value), Some(number)) = (&resolved.$field, info.number(dialect))
                     {
                         put(nest, number, Wire::$wire, value);
                     }
@@ -566,6 +754,7 @@ macro_rules! options {
             }
 
             /// Reads a nest.
+            #[allow(dead_code, reason = "some are only ever sent")]
             pub(crate) fn decode<E: Endian>(
                 dialect: Dialect,
                 nest: Attrs<'_, E>,
@@ -602,6 +791,9 @@ macro_rules! options {
     };
 }
 
+/// The releases with TLS and load balancing.
+const TLS: [(u16, u16, u16); 2] = [(9, 1, 18), (9, 2, 6)];
+
 options! {
     /// Settings of a disk (`disk_conf`, the `disk` section).
     ///
@@ -611,53 +803,53 @@ options! {
     skip84: [schema::disk_conf::BACKING_DEV, schema::disk_conf::META_DEV, schema::disk_conf::META_DEV_IDX],
     skip9: [schema::disk_conf::BACKING_DEV, schema::disk_conf::META_DEV, schema::disk_conf::META_DEV_IDX];
     /// Use only this much of the disk, in sectors; 0 for all of it. Fixed at attach.
-    size: u64, "size", U64, Sectors, [4 4] I;
+    size: u64, "size", U64, Sectors, [4 4] I, "0", 0..=2_199_023_255_552;
     /// Limits segments of a request. Fixed at attach; 8.4 only.
-    max_bio_bvecs: u32, "max-bio-bvecs", U32, None, [5 _] I;
+    max_bio_bvecs: u32, "max-bio-bvecs", U32, None, [5 _] I, "0", 0..=128;
     /// What to do when the disk fails.
-    on_io_error: OnIoError, "on-io-error", U32, None, [6 6];
+    on_io_error: OnIoError, "on-io-error", U32, None, [6 6], "detach";
     /// What to do when the peer is lost. 8.4 only; in 9 a setting of the connection.
-    fencing: FencingPolicy, "fencing", U32, None, [7 _];
+    fencing: FencingPolicy, "fencing", U32, None, [7 _], "dont-care";
     /// Resync rate in KiB/s when the controller is off. 8.4 only, here.
-    resync_rate: u32, "resync-rate", U32, KibPerSecond, [8 _];
+    resync_rate: u32, "resync-rate", U32, KibPerSecond, [8 _], "250", 1..=4_194_304;
     /// Which device has to be in sync before.
-    resync_after: ResyncAfter, "resync-after", I32, None, [9 9];
+    resync_after: ResyncAfter, "resync-after", I32, None, [9 9], "-1", -1..=1_048_575;
     /// Size of the activity log, in extents of 4 MiB.
-    al_extents: u32, "al-extents", U32, None, [10 10];
+    al_extents: u32, "al-extents", U32, None, [10 10], "1237", 67..=65_534;
     /// Resync controller: planning horizon in 1/10 s; 0 turns it off. 8.4 only, here.
-    c_plan_ahead: u32, "c-plan-ahead", U32, Tenths, [11 _];
+    c_plan_ahead: u32, "c-plan-ahead", U32, Tenths, [11 _], "20", 0..=300;
     /// Resync controller: delay to aim for, in 1/10 s. 8.4 only, here.
-    c_delay_target: u32, "c-delay-target", U32, Tenths, [12 _];
+    c_delay_target: u32, "c-delay-target", U32, Tenths, [12 _], "10", 1..=100;
     /// Resync controller: data in flight to aim for, in sectors. 8.4 only, here.
-    c_fill_target: u32, "c-fill-target", U32, Sectors, [13 _];
+    c_fill_target: u32, "c-fill-target", U32, Sectors, [13 _], "100", 0..=1_048_576;
     /// Resync controller: most KiB/s. 8.4 only, here.
-    c_max_rate: u32, "c-max-rate", U32, KibPerSecond, [14 _];
+    c_max_rate: u32, "c-max-rate", U32, KibPerSecond, [14 _], "102400", 250..=4_194_304;
     /// Resync controller: least KiB/s under application I/O. 8.4 only, here.
-    c_min_rate: u32, "c-min-rate", U32, KibPerSecond, [15 _];
+    c_min_rate: u32, "c-min-rate", U32, KibPerSecond, [15 _], "250", 0..=4_194_304;
     /// Order writes by barriers.
-    disk_barrier: bool, "disk-barrier", U8, None, [16 16];
+    disk_barrier: bool, "disk-barrier", U8, None, [16 16], "no";
     /// Order writes by cache flushes.
-    disk_flushes: bool, "disk-flushes", U8, None, [17 17];
+    disk_flushes: bool, "disk-flushes", U8, None, [17 17], "yes";
     /// Order writes by waiting.
-    disk_drain: bool, "disk-drain", U8, None, [18 18];
+    disk_drain: bool, "disk-drain", U8, None, [18 18], "yes";
     /// Flush the cache after metadata writes.
-    md_flushes: bool, "md-flushes", U8, None, [19 19];
+    md_flushes: bool, "md-flushes", U8, None, [19 19], "yes";
     /// Give up on the disk after this long, in 1/10 s; 0 never.
-    disk_timeout: u32, "disk-timeout", U32, Tenths, [20 20];
+    disk_timeout: u32, "disk-timeout", U32, Tenths, [20 20], "0", 0..=6_000;
     /// Where reads go.
-    read_balancing: ReadBalancing, "read-balancing", U32, None, [21 21];
+    read_balancing: ReadBalancing, "read-balancing", U32, None, [21 21], "prefer-local";
     /// Requests in flight before the disk's queue is kicked. 9 only, here.
-    unplug_watermark: u32, "unplug-watermark", U32, None, [_ 22];
+    unplug_watermark: u32, "unplug-watermark", U32, None, [_ 22], "128", 1..=131_072;
     /// Keep the activity log. Off means a full resync after a crash.
-    al_updates: bool, "al-updates", U8, None, [23 23];
+    al_updates: bool, "al-updates", U8, None, [23 23], "yes";
     /// Assume that aligned discards give zeroes.
-    discard_zeroes_if_aligned: bool, "discard-zeroes-if-aligned", U8, None, [24 24];
+    discard_zeroes_if_aligned: bool, "discard-zeroes-if-aligned", U8, None, [24 24], "yes";
     /// Resync zeroed areas by discards of this many bytes.
-    rs_discard_granularity: u32, "rs-discard-granularity", U32, Bytes, [25 25];
+    rs_discard_granularity: u32, "rs-discard-granularity", U32, Bytes, [25 25], "0", 0..=1_048_576;
     /// Do not use WRITE SAME.
-    disable_write_same: bool, "disable-write-same", U8, None, [26 26];
+    disable_write_same: bool, "disable-write-same", U8, None, [26 26], "no";
     /// Keep a bitmap (9.3).
-    bitmap: bool, "bitmap", U8, None, [_ 27];
+    bitmap: bool, "bitmap", U8, None, [_ 27], "yes", since [(9, 3, 0)];
 }
 
 options! {
@@ -669,83 +861,83 @@ options! {
     skip84: [schema::net_conf::DISCARD_MY_DATA, schema::net_conf::TENTATIVE],
     skip9: [schema::net_conf::NAME];
     /// Secret for peer authentication. Hidden from readers without CAP_SYS_ADMIN.
-    shared_secret: Secret, "shared-secret", Str, None, [1 1];
+    shared_secret: Secret, "shared-secret", Str, None, [1 1], "", 0..=63;
     /// Digest for peer authentication, such as `sha1`; its module must be loadable.
-    cram_hmac_alg: Text, "cram-hmac-alg", Str, None, [2 2];
+    cram_hmac_alg: Text, "cram-hmac-alg", Str, None, [2 2], "", 0..=63;
     /// Digest over data in transit.
-    data_integrity_alg: Text, "data-integrity-alg", Str, None, [3 3];
+    data_integrity_alg: Text, "data-integrity-alg", Str, None, [3 3], "", 0..=63;
     /// Digest of the online verify.
-    verify_alg: Text, "verify-alg", Str, None, [4 4];
+    verify_alg: Text, "verify-alg", Str, None, [4 4], "", 0..=63;
     /// Digest of a checksum based resync.
-    csums_alg: Text, "csums-alg", Str, None, [5 5];
+    csums_alg: Text, "csums-alg", Str, None, [5 5], "", 0..=63;
     /// When a write is complete.
-    protocol: Protocol, "protocol", U32, None, [6 6];
+    protocol: Protocol, "protocol", U32, None, [6 6], "C";
     /// Seconds between attempts to connect.
-    connect_int: u32, "connect-int", U32, Seconds, [7 7];
+    connect_int: u32, "connect-int", U32, Seconds, [7 7], "10", 1..=120;
     /// Peer is dead after this long without an answer, in 1/10 s.
-    timeout: u32, "timeout", U32, Tenths, [8 8];
+    timeout: u32, "timeout", U32, Tenths, [8 8], "60", 1..=600;
     /// Seconds without traffic before a keep-alive.
-    ping_int: u32, "ping-int", U32, Seconds, [9 9];
+    ping_int: u32, "ping-int", U32, Seconds, [9 9], "10", 1..=120;
     /// Time for the answer to a keep-alive, in 1/10 s.
-    ping_timeout: u32, "ping-timeout", U32, Tenths, [10 10];
+    ping_timeout: u32, "ping-timeout", U32, Tenths, [10 10], "5", 1..=300;
     /// Send buffer in bytes; 0 automatic.
-    sndbuf_size: u32, "sndbuf-size", U32, Bytes, [11 11];
+    sndbuf_size: u32, "sndbuf-size", U32, Bytes, [11 11], "0", 0..=134_217_728;
     /// Receive buffer in bytes; 0 automatic.
-    rcvbuf_size: u32, "rcvbuf-size", U32, Bytes, [12 12];
+    rcvbuf_size: u32, "rcvbuf-size", U32, Bytes, [12 12], "0", 0..=134_217_728;
     /// Give up on the peer after this many timeouts of one write; 0 never.
-    ko_count: u32, "ko-count", U32, None, [13 13];
+    ko_count: u32, "ko-count", U32, None, [13 13], "7", 0..=200;
     /// Pages for receiving and resync.
-    max_buffers: u32, "max-buffers", U32, None, [14 36];
+    max_buffers: u32, "max-buffers", U32, None, [14 36], "2048", 32..=131_072;
     /// Write requests between two barriers.
-    max_epoch_size: u32, "max-epoch-size", U32, None, [15 15];
+    max_epoch_size: u32, "max-epoch-size", U32, None, [15 15], "2048", 1..=20_000;
     /// Requests in flight before the disk's queue is kicked. 8.4 only, here.
-    unplug_watermark: u32, "unplug-watermark", U32, None, [16 _];
+    unplug_watermark: u32, "unplug-watermark", U32, None, [16 _], "128", 1..=131_072;
     /// Split brain, no Primary.
-    after_sb_0pri: AfterSplitBrain, "after-sb-0pri", U32, None, [17 17];
+    after_sb_0pri: AfterSplitBrain, "after-sb-0pri", U32, None, [17 17], "disconnect";
     /// Split brain, one Primary.
-    after_sb_1pri: AfterSplitBrain, "after-sb-1pri", U32, None, [18 18];
+    after_sb_1pri: AfterSplitBrain, "after-sb-1pri", U32, None, [18 18], "disconnect";
     /// Split brain, two Primaries.
-    after_sb_2pri: AfterSplitBrain, "after-sb-2pri", U32, None, [19 19];
+    after_sb_2pri: AfterSplitBrain, "after-sb-2pri", U32, None, [19 19], "disconnect";
     /// Roles forbid the resync that is due.
-    rr_conflict: RrConflict, "rr-conflict", U32, None, [20 20];
+    rr_conflict: RrConflict, "rr-conflict", U32, None, [20 20], "disconnect";
     /// What to do when the send queue is full.
-    on_congestion: OnCongestion, "on-congestion", U32, None, [21 21];
+    on_congestion: OnCongestion, "on-congestion", U32, None, [21 21], "block";
     /// Queue length that is congestion, in sectors; 0 off.
-    congestion_fill: u32, "congestion-fill", U32, Sectors, [22 22];
+    congestion_fill: u32, "congestion-fill", U32, Sectors, [22 22], "0", 0..=20_971_520;
     /// Active extents that are congestion.
-    congestion_extents: u32, "congestion-extents", U32, None, [23 23];
+    congestion_extents: u32, "congestion-extents", U32, None, [23 23], "1237", 67..=65_534;
     /// Both nodes may be Primary.
-    allow_two_primaries: bool, "allow-two-primaries", U8, None, [24 24];
+    allow_two_primaries: bool, "allow-two-primaries", U8, None, [24 24], "no";
     /// Cork the sockets.
-    tcp_cork: bool, "tcp-cork", U8, None, [26 26];
+    tcp_cork: bool, "tcp-cork", U8, None, [26 26], "yes";
     /// Apply the after-sb policies although the generations are unrelated.
-    always_asbp: bool, "always-asbp", U8, None, [27 27];
+    always_asbp: bool, "always-asbp", U8, None, [27 27], "no";
     /// Compress bitmaps on the wire.
-    use_rle: bool, "use-rle", U8, None, [29 29];
+    use_rle: bool, "use-rle", U8, None, [29 29], "yes";
     /// What to do when the peer is lost. 9 only; in 8.4 a setting of the disk.
-    fencing: FencingPolicy, "fencing", U32, None, [_ 30];
+    fencing: FencingPolicy, "fencing", U32, None, [_ 30], "dont-care";
     /// Checksum based resync only after a crash.
-    csums_after_crash_only: bool, "csums-after-crash-only", U8, None, [33 33];
+    csums_after_crash_only: bool, "csums-after-crash-only", U8, None, [33 33], "no";
     /// Time for a connected socket to be confirmed, in 1/10 s.
-    socket_check_timeout: u32, "socket-check-timeout", U32, Tenths, [34 34];
+    socket_check_timeout: u32, "socket-check-timeout", U32, Tenths, [34 34], "0", 0..=300;
     /// Transport module (9). Fixed once the peer exists.
-    transport: Text, "transport", Str, None, [_ 35] I;
+    transport: Text, "transport", Str, None, [_ 35] I, "", 0..=63;
     /// Diskless reads may go to this peer (9).
-    allow_remote_read: bool, "allow-remote-read", U8, None, [_ 37];
+    allow_remote_read: bool, "allow-remote-read", U8, None, [_ 37], "yes";
     /// Encrypt (9.2.6).
-    tls: bool, "tls", U8, None, [_ 38];
+    tls: bool, "tls", U8, None, [_ 38], "no", since TLS;
     /// Key for TLS (9.2.6).
-    tls_privkey: KeySerial, "tls-privkey", I32, None, [_ 39];
+    tls_privkey: KeySerial, "tls-privkey", I32, None, [_ 39], "0", since TLS;
     /// Certificate for TLS (9.2.6).
-    tls_certificate: KeySerial, "tls-certificate", I32, None, [_ 40];
+    tls_certificate: KeySerial, "tls-certificate", I32, None, [_ 40], "0", since TLS;
     /// Keyring for TLS (9.2.6).
-    tls_keyring: KeySerial, "tls-keyring", I32, None, [_ 41];
+    tls_keyring: KeySerial, "tls-keyring", I32, None, [_ 41], "0", since TLS;
     /// Use all paths at once (9.2.6). Fixed once the peer exists.
-    load_balance_paths: bool, "load-balance-paths", U8, None, [_ 42] I;
+    load_balance_paths: bool, "load-balance-paths", U8, None, [_ 42] I, "no", since TLS;
     /// RDMA control receive buffer in bytes (9.2.6).
-    rdma_ctrl_rcvbuf_size: u32, "rdma-ctrl-rcvbuf-size", U32, Bytes, [_ 43];
+    rdma_ctrl_rcvbuf_size: u32, "rdma-ctrl-rcvbuf-size", U32, Bytes, [_ 43], "0", 0..=10_485_760, since TLS;
     /// RDMA control send buffer in bytes (9.2.6).
-    rdma_ctrl_sndbuf_size: u32, "rdma-ctrl-sndbuf-size", U32, Bytes, [_ 44];
+    rdma_ctrl_sndbuf_size: u32, "rdma-ctrl-sndbuf-size", U32, Bytes, [_ 44], "0", 0..=10_485_760, since TLS;
 }
 
 options! {
@@ -754,36 +946,36 @@ options! {
     skip84: [],
     skip9: [schema::res_opts::NODE_ID];
     /// CPUs for the threads of the resource, as a hexadecimal mask.
-    cpu_mask: Text, "cpu-mask", Str, None, [1 1];
+    cpu_mask: Text, "cpu-mask", Str, None, [1 1], "", 0..=255;
     /// What happens to I/O when there is no data to be had.
-    on_no_data_accessible: OnNoData, "on-no-data-accessible", U32, None, [2 2];
+    on_no_data_accessible: OnNoData, "on-no-data-accessible", U32, None, [2 2], "io-error";
     /// Opening for writing promotes (9).
-    auto_promote: bool, "auto-promote", U8, None, [_ 3];
+    auto_promote: bool, "auto-promote", U8, None, [_ 3], "yes";
     /// Peer-ack every so many sectors (9).
-    peer_ack_window: u32, "peer-ack-window", U32, Sectors, [_ 5];
+    peer_ack_window: u32, "peer-ack-window", U32, Sectors, [_ 5], "4096", 2_048..=204_800;
     /// Time for a cluster wide state change, in 1/10 s (9).
-    twopc_timeout: u32, "twopc-timeout", U32, Tenths, [_ 6];
+    twopc_timeout: u32, "twopc-timeout", U32, Tenths, [_ 6], "300", 50..=600;
     /// Time before it is tried again, in 1/10 s (9).
-    twopc_retry_timeout: u32, "twopc-retry-timeout", U32, Tenths, [_ 7];
+    twopc_retry_timeout: u32, "twopc-retry-timeout", U32, Tenths, [_ 7], "1", 1..=50;
     /// Peer-ack after this long without writes, in ms (9).
-    peer_ack_delay: u32, "peer-ack-delay", U32, Millis, [_ 8];
+    peer_ack_delay: u32, "peer-ack-delay", U32, Millis, [_ 8], "100", 1..=10_000;
     /// Time an opener waits for promotion, in 1/10 s (9).
-    auto_promote_timeout: u32, "auto-promote-timeout", U32, Tenths, [_ 9];
+    auto_promote_timeout: u32, "auto-promote-timeout", U32, Tenths, [_ 9], "20", 0..=600;
     /// Requests in flight (9).
-    max_io_depth: u32, "max-io-depth", U32, None, [_ 10];
+    max_io_depth: u32, "max-io-depth", U32, None, [_ 10], "8000", 4..=4_294_967_295;
     /// Nodes needed to write (9).
-    quorum: Quorum, "quorum", I32, None, [_ 11];
+    quorum: Quorum, "quorum", I32, None, [_ 11], "off", 0..=1_025;
     /// What happens to I/O without quorum (9).
-    on_no_quorum: OnNoData, "on-no-quorum", U32, None, [_ 12];
+    on_no_quorum: OnNoData, "on-no-quorum", U32, None, [_ 12], "suspend-io";
     /// UpToDate disks needed to write (9).
-    quorum_minimum_redundancy: Quorum, "quorum-minimum-redundancy", I32, None, [_ 13];
+    quorum_minimum_redundancy: Quorum, "quorum-minimum-redundancy", I32, None, [_ 13], "off", 0..=1_025;
     /// A suspended Primary meets newer data (9.1.7).
     on_suspended_primary_outdated: OnSuspendedPrimaryOutdated,
-        "on-suspended-primary-outdated", U32, None, [_ 14];
+        "on-suspended-primary-outdated", U32, None, [_ 14], "disconnect", since [(9, 1, 7)];
     /// Speak to an 8.4 peer (9.2.15).
-    drbd8_compat_mode: bool, "drbd8-compat-mode", U8, None, [_ 15];
+    drbd8_compat_mode: bool, "drbd8-compat-mode", U8, None, [_ 15], "no", since [(9, 2, 15)];
     /// Offer the 8.4 interface (9.3).
-    drbd8_api_compatibility: bool, "drbd8-api-compatibility", U8, None, [_ 16];
+    drbd8_api_compatibility: bool, "drbd8-api-compatibility", U8, None, [_ 16], "no", since [(9, 3, 0)];
 }
 
 options! {
@@ -792,23 +984,109 @@ options! {
     skip84: [],
     skip9: [];
     /// Resync rate in KiB/s when the controller is off.
-    resync_rate: u32, "resync-rate", U32, KibPerSecond, [_ 1];
+    resync_rate: u32, "resync-rate", U32, KibPerSecond, [_ 1], "250", 1..=8_388_608;
     /// Resync controller: planning horizon in 1/10 s; 0 turns it off.
-    c_plan_ahead: u32, "c-plan-ahead", U32, Tenths, [_ 2];
+    c_plan_ahead: u32, "c-plan-ahead", U32, Tenths, [_ 2], "20", 0..=300;
     /// Resync controller: delay to aim for, in 1/10 s.
-    c_delay_target: u32, "c-delay-target", U32, Tenths, [_ 3];
+    c_delay_target: u32, "c-delay-target", U32, Tenths, [_ 3], "10", 1..=100;
     /// Resync controller: data in flight to aim for, in sectors.
-    c_fill_target: u32, "c-fill-target", U32, Sectors, [_ 4];
+    c_fill_target: u32, "c-fill-target", U32, Sectors, [_ 4], "100", 0..=1_048_576;
     /// Resync controller: most KiB/s.
-    c_max_rate: u32, "c-max-rate", U32, KibPerSecond, [_ 5];
+    c_max_rate: u32, "c-max-rate", U32, KibPerSecond, [_ 5], "102400", 0..=4_194_304;
     /// Resync controller: least KiB/s under application I/O.
-    c_min_rate: u32, "c-min-rate", U32, KibPerSecond, [_ 6];
+    c_min_rate: u32, "c-min-rate", U32, KibPerSecond, [_ 6], "250", 0..=4_194_304;
     /// Keep a bitmap for this peer.
-    bitmap: bool, "bitmap", U8, None, [_ 7];
+    bitmap: bool, "bitmap", U8, None, [_ 7], "yes";
     /// Resync although replication is not possible (9.2.14).
-    resync_without_replication: bool, "resync-without-replication", U8, None, [_ 8];
+    resync_without_replication: bool, "resync-without-replication", U8, None, [_ 8], "yes", since [(9, 2, 14)];
     /// The peer counts as a tiebreaker (9.3.1).
-    peer_tiebreaker: bool, "peer-tiebreaker", U8, None, [_ 9];
+    peer_tiebreaker: bool, "peer-tiebreaker", U8, None, [_ 9], "yes", since [(9, 3, 1)];
+}
+
+options! {
+    /// Settings of a volume that is made (`device_conf`; 9 only).
+    DeviceOptions, tla::DEVICE_CONF,
+    skip84: [],
+    skip9: [];
+    /// Largest request in bytes.
+    max_bio_size: u32, "max-bio-size", U32, Bytes, [_ 1] I, "1048576", 512..=1_048_576;
+    /// Never meant to have a disk.
+    diskless: bool, "diskless", U8, None, [_ 2] I, "no";
+    /// Logical block size in bytes: 512, 1024, 2048 or 4096 (9.1.14, 9.2.3).
+    block_size: u32, "block-size", U32, Bytes, [_ 3] I, "512", 512..=4_096,
+        since [(9, 1, 14), (9, 2, 3)];
+    /// Discard granularity in bytes; 0 for no discards (9.3.1).
+    discard_granularity: u32, "discard-granularity", U32, Bytes, [_ 4] I, "4294967295",
+        0..=4_294_967_295, since [(9, 3, 1)];
+}
+
+options! {
+    /// How to resize (`resize_parms`).
+    ResizeOptions, tla::RESIZE_PARMS,
+    skip84: [],
+    skip9: [];
+    /// The size wanted, in sectors; without it, or 0: as large as the disks allow.
+    size: u64, "size", U64, Sectors, [1 1], "0", 0..=2_199_023_255_552;
+    /// Goes on although no peer is connected: it is sworn that its disk is
+    /// large enough.
+    assume_peer_has_space: bool, "assume-peer-has-space", U8, None, [2 2], "no";
+    /// The new part is not resynced: it is sworn that it is equal on both sides.
+    assume_clean: bool, "assume-clean", U8, None, [3 3], "no";
+    /// Changes the layout of the activity log: stripes.
+    al_stripes: u32, "al-stripes", U32, None, [4 4], "1", 1..=1_024;
+    /// Changes the layout of the activity log: KiB a stripe.
+    al_stripe_size: u32, "al-stripe-size-kB", U32, Kib, [5 5], "32", 4..=16_777_216;
+}
+
+options! {
+    /// What to verify (`start_ov_parms`).
+    VerifyOptions, tla::START_OV_PARMS,
+    skip84: [],
+    skip9: [];
+    /// First sector; without it, where the last verify stopped.
+    start: u64, "start", U64, Sectors, [1 1], "0", 0..=2_199_023_255_552;
+    /// Last sector; without it, to the end.
+    stop: u64, "stop", U64, Sectors, [2 2], "0", 0..=2_199_023_255_552;
+}
+
+options! {
+    /// How to make a new generation (`new_c_uuid_parms`).
+    NewUuidOptions, tla::NEW_C_UUID_PARMS,
+    skip84: [],
+    skip9: [];
+    /// Declares both sides equal: no first sync. Only on day 0.
+    clear_bitmap: bool, "clear-bitmap", U8, None, [1 1], "no";
+    /// Peers get everything (9.0.21).
+    force_resync: bool, "force-resync", U8, None, [_ 2], "no", since [(9, 0, 21)];
+}
+
+options! {
+    /// How to invalidate (`invalidate_parms`; 9 only).
+    InvalidateOptions, tla::INVALIDATE_PARMS,
+    skip84: [],
+    skip9: [];
+    /// Node id of the peer to sync from; -1 for any.
+    sync_from_peer_node_id: i32, "sync-from-peer-node-id", I32, None, [_ 1], "-1", -1..=31;
+    /// Everything is resynced; otherwise what the bitmap says (9.0.29, 9.1.2).
+    reset_bitmap: bool, "reset-bitmap", U8, None, [_ 2], "yes", since [(9, 0, 29), (9, 1, 2)];
+}
+
+options! {
+    /// How to invalidate a peer's data (`invalidate_peer_parms`; 9 only).
+    InvalidatePeerOptions, tla::INVAL_PEER_PARAMS,
+    skip84: [],
+    skip9: [];
+    /// Everything is resynced; otherwise what the bitmap says (9.0.29, 9.1.2).
+    reset_bitmap: bool, "reset-bitmap", U8, None, [_ 1], "yes", since [(9, 0, 29), (9, 1, 2)];
+}
+
+options! {
+    /// How to suspend I/O (`suspend_io_parms`; 9.3).
+    SuspendIoOptions, tla::SUSPEND_IO_PARAMS,
+    skip84: [],
+    skip9: [];
+    /// Freezes the file system above first (9.3).
+    bdev_freeze: bool, "bdev-freeze", U8, None, [_ 1], "yes", since [(9, 3, 0)];
 }
 
 #[cfg(test)]
@@ -850,11 +1128,85 @@ mod tests {
         let options = NetOptions::new().max_buffers(8000u32);
         assert_eq!(bytes::<Little>(Dialect::V84, &options)[2], 14);
         assert_eq!(bytes::<Little>(Dialect::V9, &options)[2], 36);
-        assert!(options.check(Dialect::V84).is_ok());
+        assert!(options.check(Dialect::V84, None).is_ok());
         let fenced = NetOptions::new().fencing(FencingPolicy::ResourceOnly);
-        assert!(fenced.check(Dialect::V9).is_ok());
-        let error = fenced.check(Dialect::V84).unwrap_err();
-        assert_eq!(error.option, "fencing");
+        assert!(fenced.check(Dialect::V9, None).is_ok());
+        let error = fenced.check(Dialect::V84, None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "option fencing is not known to DRBD 8.4: it needs DRBD 9"
+        );
+    }
+
+    #[test]
+    fn the_release_decides_what_is_there() {
+        let tls = NetOptions::new().tls(true);
+        let check = |release: &str| tls.check(Dialect::V9, Release::parse(release));
+        for release in ["9.1.18", "9.1.23", "9.2.6", "9.2.18", "9.3.0", "10.0.0"] {
+            assert_eq!(check(release), Ok(()), "{release}");
+        }
+        for release in ["9.0.32-1", "9.1.17", "9.2.0", "9.2.5"] {
+            assert_eq!(
+                check(release).unwrap_err().to_string(),
+                format!(
+                    "option tls is not known to DRBD {}: it needs DRBD 9.1.18 or 9.2.6",
+                    Release::parse(release).unwrap()
+                )
+            );
+        }
+        assert_eq!(tls.check(Dialect::V9, None), Ok(()));
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        for (given, good) in [(66u32, false), (67, true), (65_534, true), (65_535, false)] {
+            let options = DiskOptions::new().al_extents(given);
+            assert_eq!(options.check(Dialect::V84, None).is_ok(), good, "{given}");
+        }
+        let error = DiskOptions::new().al_extents(5u32).check(Dialect::V9, None);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "option al-extents: 5 is not in 67 to 65534"
+        );
+        let long = NetOptions::new().shared_secret(Secret::new("x".repeat(64)));
+        let error = long.check(Dialect::V84, None).unwrap_err().to_string();
+        assert_eq!(error, "option shared-secret: 64 is not in 0 to 63");
+    }
+
+    /// Each default is a value of its setting and in its range, and is what
+    /// goes out when the setting is reset.
+    #[test]
+    fn leave_set_and_reset_are_three_things() {
+        macro_rules! defaults {
+            ($($name:ident)*) => {$(
+                for info in $name::INFO {
+                    let mut options = $name::new();
+                    assert_eq!(options.setting(info.name), Some(Setting::Leave));
+                    options.reset(info.name).unwrap();
+                    assert_eq!(options.setting(info.name), Some(Setting::Default));
+                    assert!(!options.is_empty());
+                    let mut set = $name::new();
+                    set.set(info.name, info.default).unwrap();
+                    for dialect in [Dialect::V84, Dialect::V9] {
+                        if info.number(dialect).is_some() {
+                            options.check(dialect, None).unwrap();
+                        }
+                        let (mut a, mut b) = (Vec::new(), Vec::new());
+                        options.encode(dialect, &mut Nest::<Little>::new(&mut a, &mut false));
+                        set.encode(dialect, &mut Nest::<Little>::new(&mut b, &mut false));
+                        assert_eq!(a, b, "{}", info.name);
+                    }
+                    options.set(info.name, info.default).unwrap();
+                    assert!(matches!(options.setting(info.name), Some(Setting::Set(_))));
+                }
+                assert!($name::new().reset("nosuch").is_err());
+                assert_eq!($name::new().setting("nosuch"), None);
+            )*};
+        }
+        defaults! {
+            DiskOptions NetOptions ResourceOptions PeerDeviceOptions DeviceOptions ResizeOptions
+            VerifyOptions NewUuidOptions InvalidateOptions InvalidatePeerOptions SuspendIoOptions
+        }
     }
 
     #[test]

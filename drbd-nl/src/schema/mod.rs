@@ -55,9 +55,20 @@ pub mod cmd {
     pub const CONNECT: u8 = 10;
     pub const DISCONNECT: u8 = 11;
     pub const ATTACH: u8 = 12;
+    pub const RESIZE: u8 = 13;
     pub const PRIMARY: u8 = 14;
     pub const SECONDARY: u8 = 15;
+    pub const NEW_C_UUID: u8 = 16;
+    pub const START_OV: u8 = 17;
     pub const DETACH: u8 = 18;
+    pub const INVALIDATE: u8 = 19;
+    pub const INVAL_PEER: u8 = 20;
+    pub const PAUSE_SYNC: u8 = 21;
+    pub const RESUME_SYNC: u8 = 22;
+    pub const SUSPEND_IO: u8 = 23;
+    pub const RESUME_IO: u8 = 24;
+    pub const OUTDATE: u8 = 25;
+    pub const GET_TIMEOUT_TYPE: u8 = 26;
     pub const DOWN: u8 = 27;
     pub const CHG_DISK_OPTS: u8 = 28;
     pub const CHG_NET_OPTS: u8 = 29;
@@ -72,12 +83,14 @@ pub mod cmd {
     pub const GET_INITIAL_STATE: u8 = 38;
     pub const HELPER: u8 = 40;
     pub const INITIAL_STATE_DONE: u8 = 41;
+    pub const FORGET_PEER: u8 = 42;
     pub const CHG_PEER_DEVICE_OPTS: u8 = 43;
     pub const NEW_PEER: u8 = 44;
     pub const NEW_PATH: u8 = 45;
     pub const DEL_PEER: u8 = 46;
     pub const DEL_PATH: u8 = 47;
     pub const PATH_STATE: u8 = 48;
+    pub const RENAME_RESOURCE: u8 = 49;
     pub const GET_PATHS: u8 = 50;
 }
 
@@ -89,7 +102,11 @@ pub mod tla {
     pub const RESOURCE_OPTS: u16 = 4;
     pub const NET_CONF: u16 = 5;
     pub const SET_ROLE_PARMS: u16 = 6;
+    pub const RESIZE_PARMS: u16 = 7;
     pub const STATE_INFO: u16 = 8;
+    pub const START_OV_PARMS: u16 = 9;
+    pub const NEW_C_UUID_PARMS: u16 = 10;
+    pub const TIMEOUT_PARMS: u16 = 11;
     pub const DISCONNECT_PARMS: u16 = 12;
     pub const DETACH_PARMS: u16 = 13;
     pub const DEVICE_CONF: u16 = 14;
@@ -103,11 +120,16 @@ pub mod tla {
     pub const PEER_DEVICE_STATISTICS: u16 = 22;
     pub const NOTIFICATION_HEADER: u16 = 23;
     pub const HELPER: u16 = 24;
+    pub const INVALIDATE_PARMS: u16 = 25;
+    pub const FORGET_PEER_PARMS: u16 = 26;
     pub const PEER_DEVICE_OPTS: u16 = 27;
     pub const PATH_PARMS: u16 = 28;
     pub const CONNECT_PARMS: u16 = 29;
     pub const PATH_INFO: u16 = 30;
+    pub const RENAME_RESOURCE_PARMS: u16 = 31;
     pub const RENAME_RESOURCE_INFO: u16 = 32;
+    pub const INVAL_PEER_PARAMS: u16 = 33;
+    pub const SUSPEND_IO_PARAMS: u16 = 34;
 }
 
 /// `drbd_cfg_reply`.
@@ -166,9 +188,31 @@ pub mod connect_parms {
     pub const DISCARD_MY_DATA: u16 = 2;
 }
 
+/// `disconnect_parms`.
+pub mod disconnect_parms {
+    pub const FORCE_DISCONNECT: u16 = 1;
+}
+
 /// `detach_parms`.
 pub mod detach_parms {
     pub const FORCE_DETACH: u16 = 1;
+    /// 9.
+    pub const INTENTIONAL_DISKLESS_DETACH: u16 = 2;
+}
+
+/// `timeout_parms`.
+pub mod timeout_parms {
+    pub const TIMEOUT_TYPE: u16 = 1;
+}
+
+/// `forget_peer_parms` (9).
+pub mod forget_peer_parms {
+    pub const FORGET_PEER_NODE_ID: u16 = 1;
+}
+
+/// `rename_resource_parms` (9).
+pub mod rename_resource_parms {
+    pub const NEW_RESOURCE_NAME: u16 = 1;
 }
 
 /// `resource_info`.

@@ -10,6 +10,7 @@
 mod attr;
 mod nlmsg;
 
+pub(crate) use attr::NLA_F_NESTED;
 pub use attr::{Attr, Attrs, Nest};
 pub use nlmsg::{Control, DrbdHeader, GENL_HDRLEN, GenlHeader, MessageBuilder, Messages, NlMsg};
 pub(crate) use nlmsg::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST};

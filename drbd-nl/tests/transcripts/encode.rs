@@ -9,8 +9,10 @@ use crate::load::{self, Family, Run};
 use crate::replay::Replay;
 use drbd_nl::schema::cmd;
 use drbd_nl::{
-    Address, AddressPair, Base, ConnectionRef, Dialect, DiskOptions, Drbd, MetaDisk, Minor,
-    NetOptions, NodeId, Operation, PeerDeviceOptions, ResourceName, ResourceOptions, VolumeNumber,
+    Address, AddressPair, Base, ConnectionRef, DeviceOptions, Dialect, DiskOptions, Drbd,
+    InvalidateOptions, InvalidatePeerOptions, MetaDisk, Minor, NetOptions, NewUuidOptions, NodeId,
+    Operation, PeerDeviceOptions, PeerDeviceRef, ResizeOptions, ResourceName, ResourceOptions,
+    SuspendIoOptions, VerifyOptions, VolumeNumber,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +42,10 @@ fn requests_are_drbdsetups() {
                     cmd::SECONDARY,
                     cmd::DISCONNECT,
                     cmd::CHG_NET_OPTS,
+                    cmd::START_OV,
+                    cmd::INVAL_PEER,
+                    cmd::PAUSE_SYNC,
+                    cmd::RESUME_SYNC,
                 ]
                 .contains(&command),
                 Dialect::V9 => command == cmd::CONNECT,
@@ -102,6 +108,16 @@ fn requests_are_drbdsetups() {
                 "declare-data-current",
                 "secondary",
                 "down",
+                "resize",
+                "invalidate",
+                "invalidate-remote",
+                "outdate",
+                "new-current-uuid",
+                "suspend-io",
+                "resume-io",
+                "verify",
+                "pause-sync",
+                "resume-sync",
             ][..],
         ),
         (
@@ -129,6 +145,19 @@ fn requests_are_drbdsetups() {
                 "secondary",
                 "demote-failing-io",
                 "down",
+                "detach-failing-io",
+                "resize",
+                "invalidate",
+                "invalidate-remote",
+                "outdate",
+                "new-current-uuid",
+                "suspend-io",
+                "resume-io",
+                "verify",
+                "pause-sync",
+                "resume-sync",
+                "rename-resource",
+                "forget-peer",
             ],
         ),
     ] {
@@ -289,8 +318,9 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             },
             cmd::DEL_RESOURCE,
         ),
-        "new-minor" if flags.is_empty() => (
+        "new-minor" => (
             Operation::NewMinor {
+                options: options!(DeviceOptions, &flags).0,
                 resource: resource(0)?,
                 minor: Minor(number(1)?),
                 volume: VolumeNumber(number(2)?),
@@ -329,11 +359,94 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
                 cmd::CHG_DISK_OPTS,
             )
         }
-        "detach" if flags.is_empty() => (
-            Operation::Detach {
+        "detach" => {
+            let minor = Minor(number(0)?);
+            let operation = if force {
+                Operation::DetachFailingIo { minor }
+            } else {
+                Operation::Detach { minor }
+            };
+            (operation, cmd::DETACH)
+        }
+        "resize" => (
+            Operation::Resize {
+                minor: Minor(number(0)?),
+                options: options!(ResizeOptions, &flags).0,
+            },
+            cmd::RESIZE,
+        ),
+        "invalidate" => (
+            Operation::Invalidate {
+                minor: Minor(number(0)?),
+                options: options!(InvalidateOptions, &flags).0,
+            },
+            cmd::INVALIDATE,
+        ),
+        "outdate" => (
+            Operation::Outdate {
                 minor: Minor(number(0)?),
             },
-            cmd::DETACH,
+            cmd::OUTDATE,
+        ),
+        "new-current-uuid" => (
+            Operation::NewCurrentUuid {
+                minor: Minor(number(0)?),
+                options: options!(NewUuidOptions, &flags).0,
+            },
+            cmd::NEW_C_UUID,
+        ),
+        "suspend-io" => (
+            Operation::SuspendIo {
+                minor: Minor(number(0)?),
+                options: options!(SuspendIoOptions, &flags).0,
+            },
+            cmd::SUSPEND_IO,
+        ),
+        "resume-io" => (
+            Operation::ResumeIo {
+                minor: Minor(number(0)?),
+            },
+            cmd::RESUME_IO,
+        ),
+        "verify" => (
+            Operation::Verify {
+                peer_device: peer_device(v84, &r0, &resource, &number)?,
+                options: options!(VerifyOptions, &flags).0,
+            },
+            cmd::START_OV,
+        ),
+        "invalidate-remote" => (
+            Operation::InvalidatePeer {
+                peer_device: peer_device(v84, &r0, &resource, &number)?,
+                options: options!(InvalidatePeerOptions, &flags).0,
+            },
+            cmd::INVAL_PEER,
+        ),
+        "pause-sync" => (
+            Operation::PauseSync {
+                peer_device: peer_device(v84, &r0, &resource, &number)?,
+            },
+            cmd::PAUSE_SYNC,
+        ),
+        "resume-sync" => (
+            Operation::ResumeSync {
+                peer_device: peer_device(v84, &r0, &resource, &number)?,
+            },
+            cmd::RESUME_SYNC,
+        ),
+        "rename-resource" => (
+            Operation::RenameResource {
+                resource: resource(0)?,
+                new_name: resource(1)?,
+            },
+            cmd::RENAME_RESOURCE,
+        ),
+        "forget-peer" => (
+            Operation::ForgetPeer {
+                resource: resource(0)?,
+                peer_node_id: NodeId(number(1)?),
+            },
+            cmd::FORGET_PEER,
         ),
         "connect" => {
             let options = Box::new(options!(NetOptions, &flags).0);
@@ -460,6 +573,19 @@ fn operation(family: &Family, run: &Run) -> Option<(Operation, u8)> {
             cmd::DOWN,
         ),
         _ => return None,
+    })
+}
+
+fn peer_device(
+    v84: bool,
+    r0: &impl Fn() -> ResourceName,
+    resource: &impl Fn(usize) -> Option<ResourceName>,
+    number: &impl Fn(usize) -> Option<u32>,
+) -> Option<PeerDeviceRef> {
+    Some(if v84 {
+        PeerDeviceRef::only(r0(), VolumeNumber(number(0)?))
+    } else {
+        PeerDeviceRef::only(resource(0)?, VolumeNumber(number(2)?)).peer_node_id(NodeId(number(1)?))
     })
 }
 
