@@ -76,7 +76,7 @@ pub struct FenceEvidence {
     proof: Proof,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 enum Proof {
     Fenced { before: Power, agent: String },
@@ -118,6 +118,14 @@ impl FenceEvidence {
         FenceEvidence {
             node: node.to_owned(),
             proof: Proof::Attested { text },
+        }
+    }
+
+    /// The same evidence for the thread that acts on it. Not `Clone`: users get none by copying.
+    pub(crate) fn again(&self) -> Self {
+        FenceEvidence {
+            node: self.node.clone(),
+            proof: self.proof.clone(),
         }
     }
 

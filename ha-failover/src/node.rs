@@ -13,7 +13,8 @@ mod gather;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -46,11 +47,19 @@ pub struct Node {
     journal: Journal,
     helper: PathBuf,
     boot_id: String,
-    conf: conf::NodeConf,
+    conf: Arc<conf::NodeConf>,
     drbd: RefCell<Option<Drbd>>,
     /// The request of the operation that was cut short, from the last facts.
     open: Option<String>,
+    /// Nobody waits for what this one does any more: it must not begin anything.
+    abandoned: Arc<AtomicBool>,
 }
+
+/// Looking at everything takes no longer than this, or something hangs.
+const LOOK: Duration = Duration::from_secs(90);
+
+/// What a step gets beyond its deadline, so that its own words about it come first.
+const GRACE: Duration = Duration::from_millis(500);
 
 impl Node {
     /// Looks at `resource` from this node, called `name`.
@@ -83,10 +92,69 @@ impl Node {
             journal,
             helper,
             boot_id,
-            conf,
+            conf: Arc::new(conf),
             drbd: RefCell::new(None),
             open: None,
+            abandoned: Arc::default(),
         })
+    }
+
+    /// The same node, for a thread that may have to be left behind.
+    fn detached(&self) -> Self {
+        Node {
+            name: self.name.clone(),
+            local: self.local.clone(),
+            resource: self.resource.clone(),
+            state: self.state.clone(),
+            journal: Journal::in_dir(self.state.path()),
+            helper: self.helper.clone(),
+            boot_id: self.boot_id.clone(),
+            conf: Arc::clone(&self.conf),
+            drbd: RefCell::new(self.drbd.take()),
+            open: self.open.clone(),
+            abandoned: Arc::default(),
+        }
+    }
+
+    /// Runs what may sleep in the kernel for ever on a thread of its own, and gives up waiting at the deadline.
+    fn apart<T: Send + 'static>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        work: impl FnOnce(&mut Node) -> T + Send + 'static,
+    ) -> std::result::Result<T, Failure> {
+        let mut node = self.detached();
+        let abandoned = Arc::clone(&node.abandoned);
+        let (sender, receiver) = mpsc::channel();
+        thread::Builder::new()
+            .name("ha-step".into())
+            .spawn(move || {
+                let result = work(&mut node);
+                // The one who waited may be gone.
+                let _ = sender.send((result, node.drbd.take()));
+            })
+            .map_err(|e| Failure::new(FailureKind::Failed, format!("{what}: no thread: {e}")))?;
+        match receiver.recv_timeout(deadline.saturating_add(GRACE)) {
+            Ok((result, drbd)) => {
+                self.drbd.replace(drbd);
+                Ok(result)
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(Failure::new(
+                FailureKind::Unknown,
+                format!("{what}: ended without an answer"),
+            )),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                abandoned.store(true, Ordering::SeqCst);
+                Err(Failure::new(
+                    FailureKind::Unknown,
+                    format!(
+                        "{what}: not back after {} s; it hangs in the kernel and may still happen",
+                        deadline.as_secs_f32()
+                    ),
+                )
+                .remedy("look at the kernel log for I/O that hangs, then run the same command again; it looks first"))
+            }
+        }
     }
 
     /// Takes the lock for an operation, making the state directory if needed.
@@ -179,7 +247,14 @@ impl Node {
 
 impl World for Node {
     fn facts(&mut self) -> Result<Facts> {
-        let facts = self.gather()?;
+        let gathered = self.apart("look at the system", LOOK, |node| node.gather());
+        let facts = gathered.map_err(|hangs| {
+            let error = Error::new(ErrorKind::Observe, hangs.message);
+            match hangs.remedy {
+                Some(remedy) => error.remedy(remedy),
+                None => error,
+            }
+        })??;
         self.open = facts.open.as_ref().map(|open| open.request.clone());
         Ok(facts)
     }
@@ -190,7 +265,10 @@ impl World for Node {
         evidence: Option<&FenceEvidence>,
         deadline: Duration,
     ) -> std::result::Result<Done, Failure> {
-        self.act(action, evidence, deadline)
+        let (task, evidence) = (action.clone(), evidence.map(FenceEvidence::again));
+        self.apart(&action.to_string(), deadline, move |node| {
+            node.act(&task, evidence.as_ref(), deadline)
+        })?
     }
 
     fn journal(&mut self, record: &Record) -> Result<()> {
@@ -212,26 +290,4 @@ impl World for Node {
 #[must_use]
 pub fn wall_clock() -> String {
     format!("{:.3}", jiff::Timestamp::now())
-}
-
-/// Runs what may block for ever on a thread of its own, and gives up waiting at the deadline.
-fn within<T: Send + 'static>(
-    what: &str,
-    deadline: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> std::result::Result<T, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let _ = sender.send(work());
-    });
-    receiver.recv_timeout(deadline).map_err(|_| {
-        Failure::new(
-            FailureKind::Unknown,
-            format!(
-                "{what}: not back after {} s; it may still happen",
-                deadline.as_secs_f32()
-            ),
-        )
-        .remedy("look at the kernel log for I/O that hangs, then run the same command again")
-    })
 }

@@ -46,6 +46,9 @@ use parse::{RawPlacement, check, located};
 /// Where the placement file is, unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ha-failover/placement.toml";
 
+/// What a killed container may take until nothing of it is left.
+pub(crate) const KILL: Duration = Duration::from_secs(15);
+
 /// A checked placement file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -201,6 +204,14 @@ pub struct ContainerSpec {
     pub addresses: Vec<Address>,
     /// What tells that it serves.
     pub ready: Option<Ready>,
+}
+
+impl ContainerSpec {
+    /// What stopping it may take at most: to shut down, and to be gone after a kill.
+    #[must_use]
+    pub fn stop_within(&self) -> Duration {
+        self.stop_deadline.saturating_add(KILL)
+    }
 }
 
 /// `[[resource.container.address]]`: an address neighbours must learn again.

@@ -22,8 +22,8 @@ use crate::plan::{Action, EvidenceNeed, Plan, Request, Step, Undo, settle};
 /// DRBD's current generation of metadata that was never used (`UUID_JUST_CREATED`).
 pub(crate) const UUID_JUST_CREATED: u64 = 4;
 
-/// Time for what only touches local records and memory.
-const QUICK: Duration = Duration::from_secs(10);
+/// Time for what takes no time unless the machine is very busy: records, a look, a packet.
+const QUICK: Duration = Duration::from_secs(60);
 
 /// Plans a request, or refuses it with every reason at once.
 ///

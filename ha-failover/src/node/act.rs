@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use drbd_nl::{ConnectionRef, Drbd, ErrorKind, Operation, Outcome, ResourceName, State};
 use node_ops::mounts::{self, MountOptions, Overwrite};
 
-use super::{FENCED_DIR, Node, drbd, within};
+use super::{FENCED_DIR, Node, drbd};
 use crate::error::chain;
 use crate::evidence::FenceEvidence;
 use crate::facts::{Disk, Role};
@@ -15,6 +16,9 @@ use crate::ledger::{OwnerRecord, Tombstone};
 use crate::placement::differences;
 use crate::plan::Action;
 use crate::world::{Done, Failure, FailureKind, World};
+
+/// A request to DRBD gets this much, however little time is left.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// "Refusing to be Primary while peer is not outdated" (drbd_strings.c).
 const SS_PRIMARY_NOP: i32 = -7;
@@ -83,6 +87,14 @@ impl Retry {
 }
 
 impl Node {
+    /// What nobody waits for any more must not begin anything.
+    fn wanted(&self) -> std::result::Result<(), Failure> {
+        if self.abandoned.load(Ordering::SeqCst) {
+            return Err(failed("given up at its deadline"));
+        }
+        Ok(())
+    }
+
     pub(super) fn with_drbd<T>(
         &self,
         work: impl FnOnce(&Drbd) -> drbd_nl::Result<T>,
@@ -170,7 +182,7 @@ impl Node {
             Action::Demote => self.demote(deadline),
             Action::AwaitPeerSecondary => self.await_peer_secondary(deadline),
             Action::AwaitPeerPrimary => self.await_peer_primary(deadline),
-            Action::Mount { device, target } => self.mount_store(device, target, deadline),
+            Action::Mount { device, target } => self.mount_store(device, target),
             Action::Unmount { target } => self.unmount_store(target, deadline),
             Action::VerifyStore => self.verify_store(),
             Action::Claim { takeover } => self.claim(*takeover, evidence),
@@ -197,6 +209,7 @@ impl Node {
     }
 
     fn record(&self, change: impl FnOnce(&mut crate::ledger::Ledger)) -> Performed {
+        self.wanted()?;
         let error = |e: crate::error::Error| failed(e.chain());
         let mut ledger = self.state.ledger().map_err(error)?;
         change(&mut ledger);
@@ -439,13 +452,15 @@ impl Node {
             let operation = Operation::Primary {
                 resource: self.resource_name()?,
             };
-            match self.with_drbd(|d| d.run(&operation, retry.left().max(Duration::from_secs(1)))) {
+            self.wanted()?;
+            match self.with_drbd(|d| d.run(&operation, retry.left().max(LEAST))) {
                 Ok(o) => {
                     let done = outcome(o, &operation.to_string())?;
                     if self.observed()?.connected() {
                         return Ok(done);
                     }
                     // The link broke in between: who is right cannot be known from here.
+                    self.wanted()?;
                     let _ = self.demote(Duration::from_secs(5));
                     return Err(alone("after the promotion, which was taken back"));
                 }
@@ -482,7 +497,8 @@ impl Node {
         // fence-peer handler has answered; the next one goes by that answer.
         let mut unfenced = 0;
         loop {
-            match self.with_drbd(|d| d.run(&operation, retry.left().max(Duration::from_secs(1)))) {
+            self.wanted()?;
+            match self.with_drbd(|d| d.run(&operation, retry.left().max(LEAST))) {
                 Ok(o) => return outcome(o, &operation.to_string()),
                 Err(e)
                     if (passing(&e) || e.kind() == ErrorKind::PeerIsPrimary) && retry.again() => {}
@@ -496,9 +512,8 @@ impl Node {
         let resource = self.resource_name()?;
         let mut retry = Retry::within(deadline);
         loop {
-            match self
-                .with_drbd(|d| d.secondary(&resource, retry.left().max(Duration::from_secs(1))))
-            {
+            self.wanted()?;
+            match self.with_drbd(|d| d.secondary(&resource, retry.left().max(LEAST))) {
                 Ok(o) => return outcome(o, "secondary"),
                 Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Done::already()),
                 // Somebody passing: udev, blkid. Real holders are named when the time is up.
@@ -561,7 +576,7 @@ impl Node {
         }
     }
 
-    fn mount_store(&self, device: &Path, target: &Path, deadline: Duration) -> Performed {
+    fn mount_store(&self, device: &Path, target: &Path) -> Performed {
         let seen = self.observed()?;
         if let Some(by) = &seen.suspended {
             return Err(failed(format!(
@@ -577,12 +592,7 @@ impl Node {
             };
             options = options.option(key, value);
         }
-        let (device, target) = (device.to_owned(), target.to_owned());
-        let what = format!("mount {} at {}", device.display(), target.display());
-        let mounted = within(&what, deadline, move || {
-            mounts::mount_btrfs(&device, &target, &options)
-        })?
-        .map_err(|e| host(&e))?;
+        let mounted = mounts::mount_btrfs(device, target, &options).map_err(|e| host(&e))?;
         Ok(match mounted.outcome {
             node_ops::Outcome::AlreadyThere => Done::already(),
             _ => Done::now(),
@@ -591,10 +601,8 @@ impl Node {
 
     fn unmount_store(&self, target: &Path, deadline: Duration) -> Performed {
         let mut retry = Retry::within(deadline.min(Duration::from_secs(2)));
-        let what = format!("unmount {}", target.display());
         loop {
-            let path = target.to_owned();
-            match within(&what, deadline, move || mounts::unmount(&path))? {
+            match mounts::unmount(target) {
                 Ok(node_ops::Outcome::AlreadyThere) => return Ok(Done::already()),
                 Ok(_) => return Ok(Done::now()),
                 Err(e) if e.kind() == node_ops::ErrorKind::Busy && retry.again() => {}
@@ -694,6 +702,7 @@ impl Node {
             Tombstone::new(&peer, epoch, &self.wall(), &evidence)
         });
         record.tombstone.clone_from(&tombstone);
+        self.wanted()?;
         record.write(mount).map_err(error)?;
         ledger.epoch = epoch;
         ledger.owner = Some(self.name.clone());

@@ -12,11 +12,8 @@ use lxc_rs::{AttachCommand, Container, ContainerName, CreateSpec, LxcPath, Outco
 use super::Node;
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::facts::{ContainerFacts, ContainerState};
-use crate::placement::{ContainerSpec, Ready};
+use crate::placement::{ContainerSpec, KILL, Ready};
 use crate::world::{Done, Failure, FailureKind, World};
-
-/// What a killed container may take until nothing of it is left.
-const KILL: Duration = Duration::from_secs(15);
 
 /// A container to be made in the store.
 #[derive(Clone, Debug)]
@@ -173,7 +170,7 @@ impl Node {
         }
     }
 
-    /// Shutdown, and kill at the deadline. Nothing of it is left when this is done.
+    /// Shutdown, and kill when only [`KILL`] is left. Nothing of it is left when this is done.
     pub(super) fn stop_container(
         &self,
         name: &str,
@@ -184,6 +181,7 @@ impl Node {
             return Ok(Done::already());
         }
         let container = self.open_container(name)?;
+        let deadline = deadline.saturating_sub(KILL);
         match container.shutdown(deadline) {
             Ok(Outcome::Done(())) => return Ok(Done::now()),
             Err(e) if e.kind() == lxc_rs::ErrorKind::NotRunning => return Ok(Done::already()),

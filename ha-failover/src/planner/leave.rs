@@ -24,7 +24,7 @@ impl Planner<'_> {
                     self.steps.push(
                         Step::new(
                             Action::StopContainer { name: name.clone() },
-                            container.stop_deadline,
+                            container.stop_within(),
                         )
                         .in_gap(),
                     );

@@ -56,14 +56,14 @@ impl Planner<'_> {
                     undo.push((
                         0,
                         Action::StopContainer { name: name.clone() },
-                        container.stop_deadline,
+                        container.stop_within(),
                     ));
                 }
             } else {
                 undo.push((
                     self.steps.len(),
                     Action::StopContainer { name: name.clone() },
-                    container.stop_deadline,
+                    container.stop_within(),
                 ));
                 self.steps.push(
                     Step::new(

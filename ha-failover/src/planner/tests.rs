@@ -494,7 +494,7 @@ fn a_plan_prints_and_serializes() {
     let text = plan.to_string();
     assert!(text.starts_with("plan: release r0 on node1\n"), "{text}");
     assert!(
-        text.contains(" 1. ! stop container web [~400 ms, at most 30s]"),
+        text.contains(" 1. ! stop container web [~400 ms, at most 45s]"),
         "{text}"
     );
     assert!(

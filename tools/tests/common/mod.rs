@@ -188,7 +188,7 @@ impl Cluster {
     pub(crate) fn boot_with(name: &str, drbd_conf: &str, placement: &str) -> Option<Cluster> {
         let lab = Lab::builder()
             .name(name)
-            .packages(["btrfs-progs", "busybox-static", "lxc"])
+            .packages(["btrfs-progs", "busybox-static", "dmsetup", "lxc"])
             .node("node1", |n| n.disk("192M").keep("/var/lib/ha-failover"))
             .node("node2", |n| n.disk("192M").keep("/var/lib/ha-failover"))
             .wire("repl", |w| {

@@ -3,6 +3,7 @@
 mod cli;
 mod output;
 mod status;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use clap::Parser;
 use ha_failover::plan::Takeover;
 use ha_failover::{
     Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node,
-    Outcome, Placement, Request, Runnable, World,
+    Outcome, Placement, Request, Resource, Runnable, World, placement::Fence,
 };
 use serde_json::json;
 use tools::exit;
@@ -32,20 +33,21 @@ fn main() -> ExitCode {
             });
         }
     };
-    let mut output = Output::new(cli.json, cli.die_at.clone());
-    let status = match run(&cli, &mut output) {
-        Ok(status) => status,
-        Err(e) => {
-            output.error(&e.chain(), e.how_to_go_on());
-            let status = if e.kind() == ha_failover::ErrorKind::Usage {
-                exit::USAGE
-            } else {
-                exit::ERROR
-            };
-            output.end("error", status, None)
+    watchdog::run(cli.json, || {
+        let mut output = Output::new(cli.json, cli.die_at.clone());
+        match run(&cli, &mut output) {
+            Ok(status) => status,
+            Err(e) => {
+                output.error(&e.chain(), e.how_to_go_on());
+                let status = if e.kind() == ha_failover::ErrorKind::Usage {
+                    exit::USAGE
+                } else {
+                    exit::ERROR
+                };
+                output.end("error", status, None)
+            }
         }
-    };
-    ExitCode::from(status)
+    })
 }
 
 type Result<T> = ha_failover::Result<T>;
@@ -158,7 +160,9 @@ fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
                 && let Some(mut fencer) = CommandFencer::from_placement(&resource.fence)
                 && let Ok(peer) = resource.peer_of(&context.node)
             {
+                watchdog::begin("ask for the peer's power state", fencing(resource));
                 takeover.peer_power = Some(fencer.status(peer)?);
+                watchdog::begin("look at the system", LOOK);
             }
             Request::Takeover(takeover)
         }
@@ -242,11 +246,23 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
     node.note(&facts)?;
     let op = format!("{}-{}", node.wall(), std::process::id());
     let executor = Executor::new(runnable, op);
+    watchdog::between();
     let (outcome, timings) = executor.run(&mut node, &mut |event: &ha_failover::Event| {
         output.step(event)
     })?;
     node.keep_timings(&timings);
     Ok(report(&outcome, output))
+}
+
+/// Looking has its own deadline; this one is for what does not even look.
+const LOOK: Duration = Duration::from_secs(120);
+
+/// What all runs of the fence agent may take: it is asked, told, and asked again.
+fn fencing(resource: &Resource) -> Duration {
+    match &resource.fence {
+        Fence::Command { deadline, .. } => deadline.saturating_mul(3),
+        _ => Duration::ZERO,
+    }
 }
 
 fn internal(text: &str) -> Error {
@@ -270,6 +286,10 @@ fn proved(
         None => {
             let mut fencer = CommandFencer::from_placement(&node.resource().fence)
                 .ok_or_else(|| internal("no fence method"))?;
+            watchdog::begin(
+                &format!("prove that {peer} is off"),
+                fencing(node.resource()),
+            );
             let evidence = FenceEvidence::obtain(&mut fencer, peer)?;
             takeover.peer_power = Some(ha_failover::Power::Off);
             evidence
@@ -277,6 +297,7 @@ fn proved(
     };
     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     output.evidence(peer, &evidence.to_string(), ms);
+    watchdog::begin("look at the system", LOOK);
     let facts = node.facts()?;
     match ha_failover::plan(&facts, node.resource(), &request) {
         Ok(plan) => plan
@@ -347,6 +368,7 @@ fn create_container(
 ) -> Result<u8> {
     let mut node = context.node(resource)?;
     let _lock = node.lock(&format!("create-container {resource} {}", new.name))?;
+    watchdog::begin(&format!("create container {}", new.name), deadline);
     node.create_container(new, deadline)?;
     output.say(&format!(
         "container {} is made in {}",
@@ -367,6 +389,7 @@ fn wait_sync(
     let begun = Instant::now();
     let mut last = None;
     loop {
+        watchdog::begin("look at the system", LOOK);
         let facts = node.facts()?;
         let Some(drbd) = &facts.drbd else {
             return Err(Error::new(

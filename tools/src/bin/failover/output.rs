@@ -1,11 +1,13 @@
 //! What is printed: text for people, or JSON.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ha_failover::{Control, Event, Failure, FailureKind, Plan, Refusal};
 use serde_json::{Value, json};
 use tools::exit;
+
+use crate::watchdog;
 
 /// Prints, and remembers what the last line needs.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct Output {
     die_at: Option<String>,
     /// Steps of the running plan, and which of them are in the gap.
     in_gap: Vec<bool>,
+    /// How long they may take, and those of the undo.
+    deadlines: [Vec<Duration>; 2],
     gap: Option<(u64, u64)>,
     epoch: Option<u64>,
 }
@@ -27,6 +31,7 @@ impl Output {
             begun: Instant::now(),
             die_at,
             in_gap: Vec::new(),
+            deadlines: [Vec::new(), Vec::new()],
             gap: None,
             epoch: None,
         }
@@ -55,6 +60,11 @@ impl Output {
 
     pub(crate) fn plan(&mut self, plan: &Plan) {
         self.in_gap = plan.steps.iter().map(|s| s.in_gap).collect();
+        let ms = Duration::from_millis;
+        self.deadlines = [
+            plan.steps.iter().map(|s| s.deadline()).collect(),
+            plan.undo.iter().map(|u| ms(u.deadline_ms)).collect(),
+        ];
         self.event(&json!({"event": "plan", "plan": plan}));
         self.say(&plan.to_string());
     }
@@ -97,6 +107,9 @@ impl Output {
                 undo,
                 at_ms,
             } => {
+                let deadlines = &self.deadlines[usize::from(*undo)];
+                let deadline = deadlines.get(n - 1).copied().unwrap_or_default();
+                watchdog::begin(&action.to_string(), deadline);
                 if !undo && self.in_gap.get(n - 1) == Some(&true) && self.gap.is_none() {
                     self.gap = Some((*at_ms, *at_ms));
                 }
@@ -117,6 +130,7 @@ impl Output {
                 ms,
                 at_ms,
             } => {
+                watchdog::between();
                 if (*undo || self.in_gap.get(n - 1) == Some(&true))
                     && let Some((_, end)) = &mut self.gap
                 {
