@@ -4,10 +4,10 @@ use crate::activity_log::{
     self, BM_BYTES_PER_AL_EXT, LogFormat, Replay, Unusable, initialized_block, replay_4k,
     replay_512,
 };
-use crate::create::fill;
-use crate::device::{Access, Buffer, Device};
+use crate::create::{fill, write_superblock};
+use crate::device::{Access, Device};
 use crate::error::{Cause, Result};
-use crate::layout::{BLOCK, Layout};
+use crate::layout::{BLOCK, Layout, Placement};
 use crate::superblock::{Flags, Format, Superblock};
 use crate::units::Sectors;
 use crate::{Target, probe};
@@ -44,7 +44,7 @@ pub struct Applied {
     pub extents: Vec<u32>,
     /// Extents in the log that are past the end of the bitmap and were passed over.
     pub beyond_end: Vec<u32>,
-    /// Storage newly marked out of sync.
+    /// Storage newly marked out of sync; in v09 summed up over the peers there is room for.
     pub marked: Sectors,
     /// Positions in the log whose checksum was wrong and which were left out.
     pub broken: Vec<u32>,
@@ -75,21 +75,21 @@ fn open(target: &Target, access: Access, op: &'static str) -> Result<Opened> {
     let at = crate::layout::superblock_offset(target.placement, device.size());
     let sb =
         probe::superblock(target, &device)?.ok_or_else(|| device.error(at, Cause::NoMetadata))?;
-    if sb.format != Format::V08 {
-        let text = format!(
-            "activity log of format {} (only v08 is implemented)",
-            sb.format
-        );
-        return Err(device.error(at, Cause::Unsupported(text)));
-    }
+    let size = device.size();
+    look(target.placement, device, sb, size)
+}
+
+/// Reads the log that belongs to a superblock, on a device that had this size when it was written.
+fn look(placement: Placement, device: Device, sb: Superblock, size: u64) -> Result<Opened> {
+    let at = crate::layout::superblock_offset(placement, size);
     if sb.bm_bytes_per_bit != 4096 {
         let text = format!(
-            "{} bytes per bitmap bit (v08 has 4096)",
+            "{} bytes per bitmap bit (only 4096 are implemented)",
             sb.bm_bytes_per_bit
         );
         return Err(device.error(at, Cause::Unsupported(text)));
     }
-    let layout = Layout::of(&sb, target.placement, device.size()).ok_or_else(|| {
+    let layout = Layout::of(&sb, placement, size).ok_or_else(|| {
         device.error(
             at,
             Cause::Corrupt("log or bitmap are outside of the device".into()),
@@ -97,7 +97,10 @@ fn open(target: &Target, access: Access, op: &'static str) -> Result<Opened> {
     })?;
     let log = device.read(layout.al, (sb.al_blocks() * BLOCK) as usize)?;
     let (stripes, stripe) = (sb.al_stripes as usize, sb.al_stripe_size_4k as usize);
-    let format = activity_log::format_of(&log, sb.unclean || (stripes, stripe) != (1, 8));
+    let format = activity_log::format_of(
+        &log,
+        sb.format == Format::V09 || sb.unclean || (stripes, stripe) != (1, 8),
+    );
     let replay = match format {
         LogFormat::Blocks4k => replay_4k(&log, stripes, stripe),
         LogFormat::Sectors512 => replay_512(&log, sb.al_nr_extents),
@@ -115,13 +118,13 @@ fn open(target: &Target, access: Access, op: &'static str) -> Result<Opened> {
     })
 }
 
-/// Reads the activity log of a device of format v08, without changing anything.
+/// Reads the activity log of a device, without changing anything.
 ///
 /// While the device is attached the answer is a snapshot of a log that is being written.
 ///
 /// # Errors
-/// `NoMetadata`, `Corrupt` if the superblock contradicts itself, `Unsupported` for format v09, and
-/// the errors of opening and reading. A log that cannot be replayed is not an error here, see
+/// `NoMetadata`, `Corrupt` if the superblock contradicts itself, `Unsupported` for bitmaps
+/// that are not of 4 KiB a bit and logs in persistent memory, and the errors of opening and reading. A log that cannot be replayed is not an error here, see
 /// [`ActivityLogState::unusable`].
 ///
 /// # Privileges
@@ -152,7 +155,7 @@ pub fn activity_log_state(target: &Target) -> Result<ActivityLogState> {
     Ok(state)
 }
 
-/// Applies the activity log of a device of format v08, so that it can be attached again.
+/// Applies the activity log of a device, so that it can be attached again.
 ///
 /// If the node was primary when it went down, every extent that was active is marked out of sync
 /// in the bitmap: its blocks may differ from the peer's. Then the log is initialised and the
@@ -165,7 +168,7 @@ pub fn activity_log_state(target: &Target) -> Result<ActivityLogState> {
 /// # Errors
 /// `NoMetadata`; `Corrupt` if the superblock contradicts itself, or if the node was primary and
 /// the log cannot be replayed (nothing was written then, and only a full resynchronisation
-/// helps); `Unsupported` for format v09; `InUse` if the device is attached; `ReadOnly`;
+/// helps); `Unsupported` as for [`activity_log_state`]; `InUse` if the device is attached; `ReadOnly`;
 /// `VerifyFailed`; and the errors of opening, reading and writing.
 ///
 /// # Privileges
@@ -174,7 +177,21 @@ pub fn activity_log_state(target: &Target) -> Result<ActivityLogState> {
 /// # Source
 /// `meta_apply_al` in drbd-utils v9.22.0, user/shared/drbdmeta.c.
 pub fn apply_activity_log(target: &Target) -> Result<Applied> {
-    let mut o = open(target, Access::Exclusive, "apply activity log of")?;
+    apply(&mut open(
+        target,
+        Access::Exclusive,
+        "apply activity log of",
+    )?)
+}
+
+/// Applies the log that belongs to a superblock at the place it had on a device of `size` bytes.
+pub(crate) fn apply_at(device: Device, sb: Superblock, size: u64) -> Result<(Device, Superblock)> {
+    let mut o = look(Placement::Internal, device, sb, size)?;
+    apply(&mut o)?;
+    Ok((o.device, o.sb))
+}
+
+fn apply(o: &mut Opened) -> Result<Applied> {
     let was_primary = o.sb.flags.contains(Flags::PRIMARY_IND);
     let mut applied = Applied::default();
 
@@ -186,7 +203,7 @@ pub fn apply_activity_log(target: &Target) -> Result<Applied> {
             if replay.updates > 0 {
                 initialize = true;
                 if was_primary {
-                    mark(&o, &replay.active, &mut applied)?;
+                    mark(o, &replay.active, &mut applied)?;
                 }
             }
         }
@@ -214,10 +231,7 @@ pub fn apply_activity_log(target: &Target) -> Result<Applied> {
         o.sb.unclean = false;
         o.sb.flags |= Flags::AL_CLEAN;
         o.sb.effective_size = Sectors(o.sb.effective_size.0.min(o.layout.usable));
-        let mut block = Buffer::zeroed(BLOCK as usize);
-        block.copy_from_slice(&o.sb.encode_v08());
-        o.device.write(o.layout.superblock, &block)?;
-        o.device.flush_and_verify(o.layout.superblock, &block)?;
+        write_superblock(&o.device, o.layout.superblock, &o.sb)?;
         applied.superblock_written = true;
     }
     Ok(applied)
@@ -228,27 +242,30 @@ fn mark(o: &Opened, active: &[u32], applied: &mut Applied) -> Result<()> {
     /// Most bytes of bitmap in memory at once.
     const WINDOW: u64 = 1 << 20;
     let in_use = o.layout.bitmap_in_use(&o.sb);
+    // The words of all peers lie side by side, and the write may be missing at each of them.
+    let extent_len = BM_BYTES_PER_AL_EXT * u64::from(o.sb.max_peers);
     let mut bits = 0;
     let mut rest = active;
     while let Some(first) = rest.first() {
-        let start = u64::from(*first) * BM_BYTES_PER_AL_EXT;
+        let start = u64::from(*first) * extent_len;
         if start >= in_use {
             applied.beyond_end.extend_from_slice(rest);
             break;
         }
         let window = start & !(BLOCK - 1);
         let end = (window + WINDOW).min(in_use);
-        let n = rest.partition_point(|e| u64::from(*e) * BM_BYTES_PER_AL_EXT < end);
+        let n = rest.partition_point(|e| u64::from(*e) * extent_len < end);
         let (these, later) = rest.split_at(n);
         rest = later;
-        // Only up to the last block that changes.
-        let last = u64::from(these[n - 1]) * BM_BYTES_PER_AL_EXT + BM_BYTES_PER_AL_EXT;
+        // Only up to the last block that changes; the last extent may be smaller.
+        let last = (u64::from(these[n - 1]) * extent_len + extent_len).min(in_use);
         let len = last.next_multiple_of(BLOCK) - window;
         let at = o.layout.bitmap + window;
         let mut bitmap = o.device.read(at, len as usize)?;
         for extent in these {
-            let from = (u64::from(*extent) * BM_BYTES_PER_AL_EXT - window) as usize;
-            let bytes = &mut bitmap[from..from + BM_BYTES_PER_AL_EXT as usize];
+            let from = u64::from(*extent) * extent_len;
+            let to = (from + extent_len).min(in_use);
+            let bytes = &mut bitmap[(from - window) as usize..(to - window) as usize];
             bits += bytes
                 .iter()
                 .map(|b| u64::from(b.count_zeros()))

@@ -3,9 +3,9 @@
 use crate::activity_log::initialized_block;
 use crate::device::{Access, Buffer, Device};
 use crate::error::{Cause, Error, Result};
-use crate::layout::{BLOCK, Layout, Placement, SIZE_MAX, bitmap_bytes, superblock_offset};
-use crate::probe::{self, Found, Signature};
-use crate::superblock::{AL_BLOCKS_MAX, Flags, Format, Peer, Superblock};
+use crate::layout::{BLOCK, Layout, Placement, SIZE_MAX, SLOT, bitmap_bytes, superblock_offset};
+use crate::probe::{self, Found, Signature, UNFINISHED};
+use crate::superblock::{AL_BLOCKS_MAX, DRBD_PEERS_MAX, Flags, Format, Peer, Superblock};
 use crate::units::{Sectors, Uuid};
 use crate::{Target, error};
 
@@ -30,11 +30,14 @@ impl Overwrite {
     }
 }
 
-/// Options of [`create`]. The default is what `drbdmeta create-md` does without options.
+/// Options of [`create`]. The default is what `drbdmeta create-md` does without options, in format
+/// v08; [`CreateOptions::v09`] is the other format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct CreateOptions {
     overwrite: Overwrite,
+    format: Format,
+    max_peers: u32,
     al_stripes: u32,
     al_stripe_size_4k: u32,
     peer_max_bio_size: u32,
@@ -44,6 +47,8 @@ impl Default for CreateOptions {
     fn default() -> Self {
         CreateOptions {
             overwrite: Overwrite::Nothing,
+            format: Format::V08,
+            max_peers: 1,
             al_stripes: 1,
             al_stripe_size_4k: 8,
             peer_max_bio_size: 0,
@@ -52,6 +57,17 @@ impl Default for CreateOptions {
 }
 
 impl CreateOptions {
+    /// Format v09 (DRBD 9), with room for the bitmaps of 1 to 31 peers.
+    ///
+    /// Room cannot be added later without creating the metadata anew.
+    pub fn v09(max_peers: u32) -> Self {
+        CreateOptions {
+            format: Format::V09,
+            max_peers,
+            ..CreateOptions::default()
+        }
+    }
+
     /// Says what may be overwritten.
     pub fn overwrite(mut self, what: Overwrite) -> Self {
         self.overwrite = what;
@@ -88,12 +104,14 @@ pub struct Created {
     pub overwritten: Vec<Signature>,
 }
 
-/// Creates metadata of format v08 (DRBD 8.4) on a block device or regular file.
+/// Creates metadata on a block device or regular file.
 ///
 /// The bytes are those of `drbdmeta create-md`. On return they are on stable storage and were read
-/// back. The superblock is written last, after the log and the bitmap are durable, and a
-/// superblock that was there before is erased first: a crash in between leaves a device without
-/// metadata, never one with half of it.
+/// back. On a blank device the superblock is written last: a crash before leaves a device without
+/// metadata. Over other metadata (which has to be named) the superblock is replaced first, in one
+/// block, by one that is [unfinished](Superblock::is_unfinished) and that the driver refuses to
+/// attach: a crash leaves the old metadata whole, or says that the creation has to be repeated.
+/// What is unfinished may be created again without being named.
 ///
 /// With [`Placement::Internal`] the data area is not touched; only what lies at the end of the
 /// device is overwritten. Whether a file system there still fits is not checked: to keep one, use
@@ -114,29 +132,46 @@ pub fn create(target: &Target, options: &CreateOptions) -> Result<Created> {
     refuse(&device, &found, &options.overwrite)?;
     let (sb, layout) = fresh(target, &device, options)?;
 
-    let zero_block = Buffer::zeroed(BLOCK as usize);
-    for old in found
+    let old: Vec<u64> = found
         .signatures
         .iter()
         .filter(|s| s.name.starts_with("drbd-"))
-    {
-        device.write(old.offset, &zero_block)?;
-        device.flush_and_verify(old.offset, &zero_block)?;
+        .map(|s| s.offset)
+        .collect();
+    if old.contains(&layout.superblock) {
+        let mut unfinished = sb.clone();
+        unfinished.flags = Flags::empty();
+        write_superblock(&device, layout.superblock, &unfinished)?;
     }
     fill(&device, layout.al, &initialized_block(), sb.al_blocks())?;
     let bitmap = bitmap_bytes(device.size() >> 9, sb.bm_bytes_per_bit, sb.max_peers);
+    let bitmap = match target.placement {
+        Placement::Internal => bitmap,
+        // drbdmeta sizes it after the device it is on, as if that were the data.
+        _ => bitmap.min(layout.bitmap_room(&sb)),
+    };
     fill(&device, layout.bitmap, &[0; BLOCK as usize], bitmap / BLOCK)?;
-
-    let mut block = Buffer::zeroed(BLOCK as usize);
-    block.copy_from_slice(&sb.encode_v08());
-    device.write(layout.superblock, &block)?;
-    device.flush_and_verify(layout.superblock, &block)?;
+    write_superblock(&device, layout.superblock, &sb)?;
+    // A superblock of another format elsewhere would come back to life under other tools.
+    let zero_block = Buffer::zeroed(BLOCK as usize);
+    for at in old.into_iter().filter(|at| *at != layout.superblock) {
+        device.write(at, &zero_block)?;
+        device.flush_and_verify(at, &zero_block)?;
+    }
     Ok(Created {
         superblock: sb,
         offset: layout.superblock,
         usable: Sectors(layout.usable),
         overwritten: found.signatures,
     })
+}
+
+/// Writes one superblock durably and reads it back.
+pub(crate) fn write_superblock(device: &Device, at: u64, sb: &Superblock) -> Result<()> {
+    let mut block = Buffer::zeroed(BLOCK as usize);
+    block.copy_from_slice(&sb.encode());
+    device.write(at, &block)?;
+    device.flush_and_verify(at, &block)
 }
 
 fn check_options(target: &Target, o: &CreateOptions, op: &'static str) -> error::Result<()> {
@@ -148,6 +183,8 @@ fn check_options(target: &Target, o: &CreateOptions, op: &'static str) -> error:
             "peer-max-bio-size {} (0 to 1048576 are possible)",
             o.peer_max_bio_size
         )
+    } else if !(1..DRBD_PEERS_MAX).contains(&o.max_peers) {
+        format!("room for {} peers (1 to 31 are possible)", o.max_peers)
     } else {
         return Ok(());
     };
@@ -159,7 +196,7 @@ fn check_options(target: &Target, o: &CreateOptions, op: &'static str) -> error:
     ))
 }
 
-fn refuse(device: &Device, found: &Found, overwrite: &Overwrite) -> Result<()> {
+pub(crate) fn refuse(device: &Device, found: &Found, overwrite: &Overwrite) -> Result<()> {
     let named: &[String] = match overwrite {
         Overwrite::Nothing => &[],
         Overwrite::Named(names) => names,
@@ -172,7 +209,8 @@ fn refuse(device: &Device, found: &Found, overwrite: &Overwrite) -> Result<()> {
         };
         return Err(device.error(None, cause));
     }
-    if found.iter().any(|s| !named.contains(&s.name)) {
+    let free = |s: &Signature| s.name == UNFINISHED || named.contains(&s.name);
+    if !found.iter().all(free) {
         let cause = Cause::Occupied {
             found: found.clone(),
             named: named.to_vec(),
@@ -194,80 +232,75 @@ fn fresh(target: &Target, device: &Device, o: &CreateOptions) -> Result<(Superbl
             },
         ));
     }
-    let al_sectors = u64::from(o.al_stripes) * u64::from(o.al_stripe_size_4k) * 8;
-    let bitmap_sectors = bitmap_bytes(size >> 9, 4096, 1) >> 9;
-    let needed = (8 + al_sectors + bitmap_sectors) * 512;
-    let at = superblock_offset(target.placement, size).unwrap_or(0);
-    // Internal: one block of data at least has to be left.
-    let room = match target.placement {
-        Placement::Internal => at,
-        Placement::FlexibleExternal => size.saturating_sub(BLOCK) + 1,
+    let mut sb = fresh_superblock(o.format, o.max_peers);
+    (sb.al_stripes, sb.al_stripe_size_4k) = (o.al_stripes, o.al_stripe_size_4k);
+    sb.la_peer_max_bio_size = o.peer_max_bio_size;
+    let layout = place(target, device, &mut sb)?;
+    Ok((sb, layout))
+}
+
+/// Fresh metadata, not placed yet.
+pub(crate) fn fresh_superblock(format: Format, max_peers: u32) -> Superblock {
+    let peer = |node_id: Option<u8>| Peer {
+        node_id,
+        bitmap_uuid: None,
+        bitmap_dagtag: 0,
+        flags: 0,
+        bitmap_index: node_id.is_none().then_some(0),
     };
-    if room < needed - BLOCK + 1 {
-        return Err(device.error(
-            None,
-            Cause::TooSmall {
-                size,
-                needed: needed + BLOCK,
-            },
-        ));
-    }
-    let (md_size, al_offset, bm_offset) = match target.placement {
-        Placement::Internal => {
-            let md_size = 8 + al_sectors + bitmap_sectors;
-            (md_size, -(al_sectors as i64), 8 - md_size as i64)
-        }
-        Placement::FlexibleExternal => (size >> 9, 8, 8 + al_sectors as i64),
-    };
-    let too_large = || {
-        device.error(
-            None,
-            Cause::TooLarge {
-                size,
-                limit: SIZE_MAX,
-            },
-        )
-    };
-    let sb = Superblock {
-        format: Format::V08,
+    Superblock {
+        format,
         unclean: false,
         effective_size: Sectors(0),
         current_uuid: Some(Uuid::JUST_CREATED),
         history_uuids: Vec::new(),
         device_uuid: 0,
         flags: Flags::AL_CLEAN,
-        md_size: Sectors(u32::try_from(md_size).map_err(|_| too_large())?.into()),
-        al_offset: i32::try_from(al_offset).map_err(|_| too_large())?,
+        md_size: Sectors(0),
+        al_offset: 0,
         // What drbdmeta writes; the driver puts the configured number here on attach.
         al_nr_extents: 257,
-        bm_offset: i32::try_from(bm_offset).map_err(|_| too_large())?,
+        bm_offset: 0,
         bm_bytes_per_bit: 4096,
-        la_peer_max_bio_size: o.peer_max_bio_size,
-        al_stripes: o.al_stripes,
-        al_stripe_size_4k: o.al_stripe_size_4k,
+        la_peer_max_bio_size: 0,
+        al_stripes: 1,
+        al_stripe_size_4k: 8,
         node_id: None,
-        max_peers: 1,
+        max_peers,
         members: 0,
-        peers: vec![Peer {
-            node_id: None,
-            bitmap_uuid: None,
-            bitmap_dagtag: 0,
-            flags: 0,
-            bitmap_index: Some(0),
-        }],
+        peers: match format {
+            Format::V09 => (0..DRBD_PEERS_MAX as u8).map(|id| peer(Some(id))).collect(),
+            _ => vec![peer(None)],
+        },
+    }
+}
+
+/// Sets the positions for this device, and checks that everything fits on it.
+pub(crate) fn place(target: &Target, device: &Device, sb: &mut Superblock) -> Result<Layout> {
+    let size = device.size();
+    let al_sectors = sb.al_blocks() * 8;
+    let bitmap_sectors = bitmap_bytes(size >> 9, sb.bm_bytes_per_bit, sb.max_peers) >> 9;
+    let needed = match target.placement {
+        Placement::Indexed(slot) => (u64::from(slot) + 1) * SLOT,
+        _ => (8 + al_sectors + bitmap_sectors) * 512,
     };
+    let too_small = |needed| device.error(None, Cause::TooSmall { size, needed });
+    let at = superblock_offset(target.placement, size).ok_or_else(|| too_small(needed))?;
+    // Internal: one block of data at least has to be left.
+    let room = match target.placement {
+        Placement::Internal => at,
+        Placement::FlexibleExternal => size.saturating_sub(BLOCK) + 1,
+        Placement::Indexed(_) => size + 1,
+    };
+    if room < needed.saturating_sub(BLOCK) + 1 {
+        return Err(too_small(needed + BLOCK));
+    }
+    let limit = SIZE_MAX;
+    sb.place(target.placement, size)
+        .ok_or_else(|| device.error(None, Cause::TooLarge { size, limit }))?;
     sb.check(target.placement, size)
         .map_err(|text| device.error(Some(at), Cause::Corrupt(text)))?;
-    let layout = Layout::of(&sb, target.placement, size).ok_or_else(|| {
-        device.error(
-            None,
-            Cause::TooSmall {
-                size,
-                needed: needed + BLOCK,
-            },
-        )
-    })?;
-    Ok((sb, layout))
+    Layout::of(sb, target.placement, size).ok_or_else(|| too_small(needed + BLOCK))
 }
 
 /// Makes `count` copies of a block stand at `offset`, durably, and reads them back.
@@ -286,6 +319,10 @@ pub(crate) fn fill(
         b.copy_from_slice(block);
     }
     let mut written = Vec::new();
+    let zeros = block.iter().all(|b| *b == 0);
+    if zeros && device.is_hole(offset, count * BLOCK) {
+        return device.flush();
+    }
     for i in (0..count.div_ceil(AT_ONCE)).rev() {
         let first = i * AT_ONCE;
         let (at, n) = (offset + first * BLOCK, (count - first).min(AT_ONCE));

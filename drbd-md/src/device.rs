@@ -183,6 +183,21 @@ impl Device {
         self.size
     }
 
+    /// Tells whether a sparse file has nothing at all in a range, so that it reads as zeros.
+    pub(crate) fn is_hole(&self, offset: u64, len: u64) -> bool {
+        let Ok(from) = libc::off_t::try_from(offset) else {
+            return false;
+        };
+        // SAFETY: lseek takes an open descriptor and numbers. All other accesses name their
+        // position, so that moving it disturbs nobody.
+        let next = unsafe { libc::lseek(self.file.as_raw_fd(), from, libc::SEEK_DATA) };
+        match u64::try_from(next) {
+            Ok(next) => next >= offset + len,
+            // Nothing but a hole up to the end. Block devices do not know holes.
+            Err(_) => self.locked && io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO),
+        }
+    }
+
     /// Makes an error about this device.
     pub(crate) fn error(&self, offset: Option<u64>, cause: Cause) -> Error {
         Error::new(self.op, &self.path, offset, cause)
@@ -216,9 +231,14 @@ impl Device {
     /// [`Device::flush`]. `bytes` lies in a [`Buffer`], so that direct I/O takes it.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         debug_assert!(offset.is_multiple_of(BLOCK) && (bytes.len() as u64).is_multiple_of(BLOCK));
+        #[cfg(test)]
+        let bytes = crate::crash::cut(bytes);
         self.file
             .write_all_at(bytes, offset)
-            .map_err(self.os(offset))
+            .map_err(self.os(offset))?;
+        #[cfg(test)]
+        crate::crash::end().map_err(self.os(offset))?;
+        Ok(())
     }
 
     /// Flushes the device and its write cache, and compares what was written with what is there.

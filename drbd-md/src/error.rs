@@ -46,6 +46,10 @@ pub(crate) enum Cause {
         found: Vec<Signature>,
     },
     Corrupt(String),
+    /// The work of an earlier call was cut short.
+    Interrupted(&'static str),
+    /// The state of the metadata forbids the operation.
+    State(String),
     Unsupported(String),
     InvalidOption(String),
     Verify {
@@ -79,6 +83,10 @@ pub enum ErrorKind {
     NotThere,
     /// The metadata or the activity log contradicts itself.
     Corrupt,
+    /// An earlier call was cut short and has to be repeated before anything else.
+    Interrupted,
+    /// The metadata is in a state that forbids the operation, such as a log that was not applied.
+    WrongState,
     /// This version of the library cannot do it for this format, or lacks a system library.
     Unsupported,
     /// An option has a value outside the limits of the format.
@@ -120,6 +128,8 @@ impl Error {
             Cause::Occupied { .. } => ErrorKind::WouldOverwrite,
             Cause::NotThere { .. } => ErrorKind::NotThere,
             Cause::Corrupt(_) => ErrorKind::Corrupt,
+            Cause::Interrupted(_) => ErrorKind::Interrupted,
+            Cause::State(_) => ErrorKind::WrongState,
             Cause::Unsupported(_) => ErrorKind::Unsupported,
             Cause::InvalidOption(_) => ErrorKind::InvalidOption,
             Cause::Verify { .. } => ErrorKind::VerifyFailed,
@@ -210,9 +220,11 @@ impl fmt::Display for Error {
                 write!(f, "{named} was named for overwriting, but found: ")?;
                 list(f, found)
             }
-            Cause::Corrupt(what) | Cause::Unsupported(what) | Cause::InvalidOption(what) => {
-                f.write_str(what)
-            }
+            Cause::Interrupted(what) => f.write_str(what),
+            Cause::Corrupt(what)
+            | Cause::State(what)
+            | Cause::Unsupported(what)
+            | Cause::InvalidOption(what) => f.write_str(what),
             Cause::Verify { wrote } => {
                 write!(f, "read back something else than the {wrote} bytes written")
             }

@@ -11,6 +11,9 @@ pub(crate) const SIZE_MIN: u64 = 68 * 1024;
 /// Largest device the format describes: 1 PiB.
 pub(crate) const SIZE_MAX: u64 = 1 << 50;
 
+/// Bytes of one slot of indexed external metadata.
+pub(crate) const SLOT: u64 = 128 << 20;
+
 /// Where the metadata of a device is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -19,6 +22,8 @@ pub enum Placement {
     Internal,
     /// On a device of its own, which it fills (`meta-disk DEVICE`, "flexible external").
     FlexibleExternal,
+    /// In one of the slots of 128 MiB of a device of its own (`meta-disk DEVICE[N]`).
+    Indexed(u32),
 }
 
 /// Byte offsets of the parts of valid metadata.
@@ -36,6 +41,10 @@ pub(crate) fn superblock_offset(placement: Placement, size: u64) -> Option<u64> 
     match placement {
         Placement::Internal => Some(size.checked_sub(BLOCK)? & !(BLOCK - 1)),
         Placement::FlexibleExternal => (size >= BLOCK).then_some(0),
+        Placement::Indexed(slot) => {
+            let at = u64::from(slot).checked_mul(SLOT)?;
+            (at.checked_add(BLOCK)? <= size).then_some(at)
+        }
     }
 }
 
@@ -58,7 +67,7 @@ impl Layout {
         let (al, bitmap) = (at(sb.al_offset)?, at(sb.bm_offset)?);
         let usable = match placement {
             Placement::Internal => superblock.min(al).min(bitmap) >> 9,
-            Placement::FlexibleExternal => {
+            Placement::FlexibleExternal | Placement::Indexed(_) => {
                 let sectors = sb
                     .md_size
                     .0
@@ -75,6 +84,12 @@ impl Layout {
             bitmap,
             usable,
         })
+    }
+
+    /// Returns how many bytes of bitmap there is room for outside of the data device.
+    pub(crate) fn bitmap_room(&self, sb: &Superblock) -> u64 {
+        let end = self.superblock + sb.md_size.0 * 512;
+        end.saturating_sub(self.bitmap) & !(BLOCK - 1)
     }
 
     /// Returns how many bytes of the bitmap are in use for the size last agreed on.

@@ -1,4 +1,4 @@
-//! DRBD's metadata on disk: read, create, apply the activity log.
+//! DRBD's metadata on disk: read, create, change, apply the activity log, dump and restore.
 //!
 //! What `drbdmeta` does, as a library, for the parts a failover needs. A node that was lost while
 //! primary cannot attach its disk again before its activity log has been applied:
@@ -30,17 +30,25 @@
 //! exclusively, which fails while DRBD has them attached; with a regular file there is no such
 //! guard but a lock among users of this crate.
 //!
-//! Not here: the activity log and creation of format v09 (its superblock is read), indexed external
-//! metadata, conversion, moving after a resize, setting generation identifiers.
+//! Every change is: read, check, write, flush, read back. What a crash in the middle leaves is said at
+//! each function; it is the old state, the new one, or one that is named and refused until the call
+//! is repeated.
+//!
+//! Not here: format v07, bitmaps of other than 4 KiB a bit, logs in persistent memory.
 
 mod activity_log;
 mod apply;
 mod blkid;
+mod change;
+#[cfg(test)]
+mod crash;
 mod create;
 mod device;
+mod dump;
 mod error;
 mod layout;
 mod probe;
+mod resize;
 mod superblock;
 mod units;
 
@@ -48,11 +56,14 @@ use std::path::{Path, PathBuf};
 
 pub use activity_log::LogFormat;
 pub use apply::{ActivityLogState, Applied, activity_log_state, apply_activity_log};
+pub use change::{Generations, convert, forget_peer, invalidate, outdate, set_generations, wipe};
 pub use create::{CreateOptions, Created, Overwrite, create};
+pub use dump::{Dump, DumpError, dump, dump_to_string};
 pub use error::{Error, ErrorKind, Result};
 pub use layout::Placement;
 pub use probe::{Found, Signature, probe};
-pub use superblock::{Flags, Format, Peer, Superblock};
+pub use resize::{LastKnown, Moved, move_after_grow};
+pub use superblock::{Flags, Format, Peer, PeerFlags, Superblock};
 pub use units::{Sectors, Uuid};
 
 use device::{Access, Device};
@@ -79,6 +90,14 @@ impl Target {
         Target {
             path: path.into(),
             placement: Placement::FlexibleExternal,
+        }
+    }
+
+    /// Metadata in one of the slots of 128 MiB of a device of its own (`meta-disk /dev/…[N]`).
+    pub fn indexed(path: impl Into<PathBuf>, slot: u32) -> Target {
+        Target {
+            path: path.into(),
+            placement: Placement::Indexed(slot),
         }
     }
 

@@ -13,7 +13,8 @@ use crate::{Target, blkid};
 #[non_exhaustive]
 pub struct Signature {
     /// Its name: `btrfs`, `ext4`, `LVM2_member`, `gpt`, … as libblkid calls it; `drbd-v08` and the
-    /// like for metadata of DRBD; `data` for bytes that nobody recognises.
+    /// like for metadata of DRBD (`drbd-unfinished` if its creation was cut short, `drbd-moving` if
+    /// a move was); `data` for bytes that nobody recognises.
     pub name: String,
     /// What kind of thing it is, as libblkid says: `filesystem`, `raid`, `crypto`, `other`,
     /// `partition table`.
@@ -50,6 +51,11 @@ impl Found {
         self.signatures.is_empty()
     }
 }
+
+/// Name of metadata whose creation was cut short.
+pub(crate) const UNFINISHED: &str = "drbd-unfinished";
+/// Name of what a move of metadata leaves at the new place until it is done.
+pub(crate) const MOVING: &str = "drbd-moving";
 
 /// The old fixed-size internal metadata of 0.7 starts this far from the end.
 const MD_RESERVED_07: u64 = 128 * 1024 * 1024;
@@ -92,7 +98,12 @@ pub(crate) fn superblock(target: &Target, device: &Device) -> Result<Option<Supe
     let Some(at) = superblock_offset(target.placement, device.size()) else {
         return Ok(None);
     };
-    let Some(sb) = Superblock::decode(&device.read_block(at)?) else {
+    let block = device.read_block(at)?;
+    if crate::resize::Journal::decode(&block).is_some() {
+        let text = "a move of metadata to this place was cut short; repeat it";
+        return Err(device.error(Some(at), Cause::Interrupted(text)));
+    }
+    let Some(sb) = Superblock::decode(&block) else {
         return Ok(None);
     };
     sb.check(target.placement, device.size())
@@ -106,10 +117,18 @@ pub(crate) fn look(target: &Target, device: &Device) -> Result<Found> {
     let mut signatures = Vec::new();
     let mut metadata = None;
     if let Some(at) = superblock_offset(target.placement, size) {
-        metadata = Superblock::format_of(&device.read_block(at)?);
-        if let Some(format) = metadata {
-            signatures.push(drbd(format, at));
+        let block = device.read_block(at)?;
+        metadata = Superblock::format_of(&block);
+        let mut signature = metadata.map(|format| drbd(format, at));
+        if let Some(s) = &mut signature
+            && Superblock::decode(&block).is_some_and(|sb| sb.is_unfinished())
+        {
+            s.name = UNFINISHED.into();
         }
+        if crate::resize::Journal::decode(&block).is_some() {
+            signature = Some(drbd_named(MOVING, at));
+        }
+        signatures.extend(signature);
     }
     // Internal metadata of 0.7 had its superblock elsewhere; a block left there would come back
     // to life under old tools, so it counts, too.
@@ -140,7 +159,8 @@ pub(crate) fn look(target: &Target, device: &Device) -> Result<Found> {
     }
     if signatures.iter().all(|s| s.name.starts_with("drbd-")) {
         let head = device.read(0, SIZE_MIN as usize)?;
-        let own = target.placement == Placement::FlexibleExternal && metadata.is_some();
+        let own = target.placement != Placement::Internal;
+        let own = own && (metadata.is_some() || !signatures.is_empty());
         if let Some(at) = head.iter().position(|b| *b != 0).filter(|_| !own) {
             signatures.push(Signature {
                 name: "data".into(),
@@ -157,8 +177,12 @@ pub(crate) fn look(target: &Target, device: &Device) -> Result<Found> {
 }
 
 fn drbd(format: Format, offset: u64) -> Signature {
+    drbd_named(&format!("drbd-{format}"), offset)
+}
+
+fn drbd_named(name: &str, offset: u64) -> Signature {
     Signature {
-        name: format!("drbd-{format}"),
+        name: name.into(),
         usage: Some("metadata".into()),
         offset,
     }

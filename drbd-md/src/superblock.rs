@@ -4,7 +4,7 @@ use std::fmt;
 
 use bitflags::bitflags;
 
-use crate::layout::{BLOCK, Placement, bitmap_bytes};
+use crate::layout::{BLOCK, Placement, SLOT, bitmap_bytes};
 use crate::units::{Sectors, Uuid};
 
 // drbd_meta_data.h and drbdmeta.c of drbd-utils 9.22.
@@ -14,7 +14,7 @@ const DRBD_MD_MAGIC_08: u32 = DRBD_MAGIC + 4;
 const DRBD_MD_MAGIC_84_UNCLEAN: u32 = DRBD_MAGIC + 5;
 const DRBD_MD_MAGIC_09: u32 = DRBD_MAGIC + 6;
 const HISTORY_UUIDS: usize = 32;
-const DRBD_PEERS_MAX: u32 = 32;
+pub(crate) const DRBD_PEERS_MAX: u32 = 32;
 
 /// Most activity-log blocks that drbdmeta, and so this crate, handles (32 MiB).
 pub(crate) const AL_BLOCKS_MAX: u64 = 32 * 1024 * 1024 / BLOCK;
@@ -73,6 +73,24 @@ impl fmt::Display for Format {
     }
 }
 
+bitflags! {
+    /// What a v09 superblock says of one peer (`MDF_PEER_*`, drbd.h), in [`Peer::flags`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct PeerFlags: u32 {
+        /// The peer was connected.
+        const CONNECTED = 1 << 0;
+        /// The peer is known to be outdated, or worse.
+        const OUTDATED = 1 << 1;
+        /// The peer was to be fenced.
+        const FENCING = 1 << 2;
+        /// Everything has to be synchronised with this peer.
+        const FULL_SYNC = 1 << 3;
+        /// The peer's device has been seen.
+        const DEVICE_SEEN = 1 << 4;
+        const _ = !0;
+    }
+}
+
 /// What the superblock knows of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -83,7 +101,7 @@ pub struct Peer {
     pub bitmap_uuid: Option<Uuid>,
     /// Position in the write stream when the bitmap generation began (v09).
     pub bitmap_dagtag: u64,
-    /// Peer flags (`MDF_PEER_*`, v09), as on disk.
+    /// Peer flags (v09), as on disk; see [`PeerFlags`].
     pub flags: u32,
     /// Which bitmap slot belongs to this peer; `None` if it has none.
     pub bitmap_index: Option<u32>,
@@ -103,7 +121,7 @@ pub struct Superblock {
     pub effective_size: Sectors,
     /// Generation of the data.
     pub current_uuid: Option<Uuid>,
-    /// Former generations, newest first: two in v08, up to 32 in v09.
+    /// Former generations, newest first: two in v08, up to 32 in v09. `Uuid(0)` is a gap.
     pub history_uuids: Vec<Uuid>,
     /// Identity of this metadata; the driver sets it on first use.
     pub device_uuid: u64,
@@ -246,51 +264,94 @@ impl Superblock {
             }
             history = 0x470..0x470 + 8 * HISTORY_UUIDS;
         }
-        sb.history_uuids = history
-            .step_by(8)
-            .map_while(|at| Uuid::from_disk(f.u64(at)))
-            .collect();
+        sb.history_uuids = history.step_by(8).map(|at| Uuid(f.u64(at))).collect();
+        while sb.history_uuids.last() == Some(&Uuid(0)) {
+            sb.history_uuids.pop();
+        }
         Some(sb)
     }
 
-    /// Encodes a superblock of format v08, byte for byte as drbdmeta writes it.
-    pub(crate) fn encode_v08(&self) -> [u8; BLOCK as usize] {
-        debug_assert_eq!(self.format, Format::V08);
+    /// Encodes the block, byte for byte as drbdmeta writes it.
+    ///
+    /// What lies in reserved fields is not kept; `members` (v09), which drbdmeta clears, is.
+    pub(crate) fn encode(&self) -> [u8; BLOCK as usize] {
         let mut f = FieldsMut([0; BLOCK as usize]);
+        let history = |i: usize| Uuid::to_disk(self.history_uuids.get(i).copied());
         f.u64(0x00, self.effective_size.0);
         f.u64(0x08, Uuid::to_disk(self.current_uuid));
-        f.u64(
-            0x10,
-            Uuid::to_disk(self.peers.first().and_then(|p| p.bitmap_uuid)),
-        );
-        for i in 0..2 {
-            f.u64(
-                0x18 + 8 * i,
-                Uuid::to_disk(self.history_uuids.get(i).copied()),
-            );
-        }
-        f.u64(0x28, self.device_uuid);
         f.u32(0x38, self.flags.bits());
         f.u32(
-            0x3c,
-            if self.unclean {
-                DRBD_MD_MAGIC_84_UNCLEAN
-            } else {
-                DRBD_MD_MAGIC_08
-            },
-        );
-        f.u32(
             0x40,
-            u32::try_from(self.md_size.0).expect("a v08 size came from 32 bits or was checked"),
+            u32::try_from(self.md_size.0).expect("the size came from 32 bits or was checked"),
         );
         f.i32(0x44, self.al_offset);
         f.u32(0x48, self.al_nr_extents);
         f.i32(0x4c, self.bm_offset);
         f.u32(0x50, self.bm_bytes_per_bit);
         f.u32(0x54, self.la_peer_max_bio_size);
+        if self.format == Format::V09 {
+            f.u32(0x3c, DRBD_MD_MAGIC_09);
+            f.u64(0x10, self.members);
+            f.u64(0x30, self.device_uuid);
+            f.u32(0x58, self.max_peers);
+            f.i32(0x5c, self.node_id.map_or(-1, i32::from));
+            f.u32(0x60, self.al_stripes);
+            f.u32(0x64, self.al_stripe_size_4k);
+            for (i, p) in self.peers.iter().take(DRBD_PEERS_MAX as usize).enumerate() {
+                let at = 0x70 + 32 * i;
+                f.u64(at, Uuid::to_disk(p.bitmap_uuid));
+                f.u64(at + 8, p.bitmap_dagtag);
+                f.u32(at + 16, p.flags);
+                f.i32(at + 20, p.bitmap_index.map_or(-1, u32::cast_signed));
+            }
+            for i in 0..HISTORY_UUIDS {
+                f.u64(0x470 + 8 * i, history(i));
+            }
+            return f.0;
+        }
+        let magic = if self.unclean {
+            DRBD_MD_MAGIC_84_UNCLEAN
+        } else {
+            DRBD_MD_MAGIC_08
+        };
+        f.u32(0x3c, magic);
+        f.u64(
+            0x10,
+            Uuid::to_disk(self.peers.first().and_then(|p| p.bitmap_uuid)),
+        );
+        f.u64(0x18, history(0));
+        f.u64(0x20, history(1));
+        f.u64(0x28, self.device_uuid);
         f.u32(0x58, self.al_stripes);
         f.u32(0x5c, self.al_stripe_size_4k);
         f.0
+    }
+
+    /// Tells whether the metadata was being created, or restored, when the writer was ended.
+    ///
+    /// The driver refuses to attach it (165). Creating it anew, or restoring it again, completes
+    /// the work and needs no leave to overwrite.
+    pub fn is_unfinished(&self) -> bool {
+        self.current_uuid == Some(Uuid::JUST_CREATED)
+            && self.device_uuid == 0
+            && self.flags.is_empty()
+            && self.effective_size == Sectors(0)
+    }
+
+    /// What the data on the disk is worth according to the metadata alone, in the driver's word:
+    /// `UpToDate`, `Consistent`, `Outdated` or `Inconsistent`.
+    ///
+    /// `Consistent` means that only the peers can say whether it is current.
+    pub fn disk_state(&self) -> &'static str {
+        if !self.flags.contains(Flags::CONSISTENT) {
+            "Inconsistent"
+        } else if !self.flags.contains(Flags::WAS_UP_TO_DATE) {
+            "Outdated"
+        } else if self.flags.contains(Flags::PEER_OUT_DATED) {
+            "UpToDate"
+        } else {
+            "Consistent"
+        }
     }
 
     /// Returns how many 4 KiB blocks the activity log has.
@@ -302,6 +363,27 @@ impl Superblock {
     /// (`ERR_MD_UNCLEAN`), until the activity log has been applied.
     pub fn needs_activity_log_applied(&self) -> bool {
         self.unclean || !self.flags.contains(Flags::AL_CLEAN)
+    }
+
+    /// Sets length and positions as they are for a device of `size` bytes.
+    ///
+    /// `None` if the format cannot describe that.
+    pub(crate) fn place(&mut self, placement: Placement, size: u64) -> Option<()> {
+        let al = self.al_blocks() * 8;
+        let (md_size, al_offset, bm_offset) = match placement {
+            Placement::Internal => {
+                let bitmap = bitmap_bytes(size >> 9, self.bm_bytes_per_bit, self.max_peers) >> 9;
+                let md_size = 8 + al + bitmap;
+                (md_size, -(al as i64), 8 - i64::try_from(md_size).ok()?)
+            }
+            Placement::FlexibleExternal => (size >> 9, 8, 8 + al as i64),
+            Placement::Indexed(_) => (SLOT >> 9, 8, 8 + al as i64),
+        };
+        // The superblock has 32 bits for it.
+        self.md_size = Sectors(u64::from(u32::try_from(md_size).ok()?));
+        self.al_offset = i32::try_from(al_offset).ok()?;
+        self.bm_offset = i32::try_from(bm_offset).ok()?;
+        Some(())
     }
 
     /// Checks that the numbers fit together and fit a device of `size` bytes.
@@ -339,7 +421,7 @@ impl Superblock {
                     ));
                 }
             }
-            Placement::FlexibleExternal => {
+            Placement::FlexibleExternal | Placement::Indexed(_) => {
                 expect("position of the activity log", self.al_offset, 8)?;
                 expect("position of the bitmap", self.bm_offset, 8 + al_sectors)?;
             }
