@@ -13,6 +13,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/agent");
     println!("cargo::rerun-if-changed=src/protocol.rs");
+    println!("cargo::rerun-if-changed=src/random.rs");
 
     let out_dir = PathBuf::from(variable("OUT_DIR"));
     let program = out_dir.join("agent");
@@ -31,9 +32,11 @@ fn compile(out_dir: &Path, program: &Path) {
     let sources = Path::new(&variable("CARGO_MANIFEST_DIR")).join("src");
     let root = out_dir.join("agent_main.rs");
     let text = format!(
-        "#[path = {:?}]\nmod agent;\n#[path = {:?}]\nmod protocol;\nfn main() {{ agent::run() }}\n",
+        "#[path = {:?}]\nmod agent;\n#[path = {:?}]\nmod protocol;\n#[path = {:?}]\nmod random;\n\
+         fn main() {{ agent::run() }}\n",
         sources.join("agent/mod.rs"),
         sources.join("protocol.rs"),
+        sources.join("random.rs"),
     );
     write(&root, text.as_bytes());
 

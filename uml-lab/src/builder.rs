@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::Lab;
 
@@ -247,15 +248,6 @@ pub struct NodeBuilder {
     pub(crate) kernel_args: Vec<String>,
 }
 
-/// A block device of a node.
-#[derive(Clone, Debug)]
-pub(crate) enum Disk {
-    /// A sparse file of this size in the run directory.
-    New(String),
-    /// A file of the caller.
-    File(PathBuf),
-}
-
 impl NodeBuilder {
     fn new() -> Self {
         NodeBuilder {
@@ -266,19 +258,18 @@ impl NodeBuilder {
         }
     }
 
-    /// Adds an empty disk of this size (`"256M"`, `"2G"`). Disks appear as
-    /// /dev/ubda, /dev/ubdb and so on; they survive the loss of the node and
-    /// end with the lab. A node has up to 16.
-    pub fn disk(mut self, size: impl Into<String>) -> Self {
-        self.disks.push(Disk::New(size.into()));
+    /// Adds a disk: an empty one of this size (`"256M"`, `"2G"`), or any
+    /// [`Disk`]. Disks appear as /dev/ubda, /dev/ubdb and so on; they survive
+    /// the loss of the node and end with the lab. A node has up to 16.
+    pub fn disk(mut self, disk: impl Into<Disk>) -> Self {
+        self.disks.push(disk.into());
         self
     }
 
     /// Adds a disk whose content is a file of the caller; it is written to and
     /// stays.
-    pub fn disk_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.disks.push(Disk::File(path.into()));
-        self
+    pub fn disk_file(self, path: impl Into<PathBuf>) -> Self {
+        self.disk(Disk::file(path))
     }
 
     /// Sets the size of the node's memory. Default: `"384M"`.
@@ -308,15 +299,7 @@ impl NodeBuilder {
             return invalid(format!("{} disks: a kernel takes 16", self.disks.len()));
         }
         for disk in &self.disks {
-            match disk {
-                Disk::New(size) => {
-                    parse_size(size)?;
-                }
-                Disk::File(path) if !path.is_file() => {
-                    return invalid(format!("disk {}: not a file", path.display()));
-                }
-                Disk::File(_) => {}
-            }
+            disk.validate()?;
         }
         if parse_size(&self.memory)? < 64 << 20 {
             return invalid(format!("memory {}: a node needs 64M at least", self.memory));

@@ -32,6 +32,8 @@ pub(crate) struct Keeper {
 struct Answers {
     started: HashMap<u32, std::result::Result<u32, (String, i32)>>,
     killed: HashMap<u32, ()>,
+    /// By errno.
+    hung: HashMap<u32, i32>,
     /// The keeper has closed its end.
     gone: bool,
 }
@@ -128,6 +130,19 @@ impl Keeper {
         self.wait_for(|answers| answers.killed.remove(&id))
     }
 
+    /// Stops a kernel, or lets it go on; returns when that is done.
+    pub(crate) fn hang(&self, id: u32, hang: bool) -> Result<()> {
+        self.send(&ToKeeper::Hang { id, hang }, &[])?;
+        match self.wait_for(|answers| answers.hung.remove(&id))? {
+            0 => Ok(()),
+            errno => {
+                let step = if hang { "stop" } else { "continue" };
+                let error = io::Error::from_raw_os_error(errno);
+                Err(host_error(format!("{step} the kernel"), error))
+            }
+        }
+    }
+
     fn wait_for<T>(&self, mut take: impl FnMut(&mut Answers) -> Option<T>) -> Result<T> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -165,6 +180,9 @@ impl Keeper {
                 }
                 Ok(FromKeeper::Killed { id }) => {
                     answers.killed.insert(id, ());
+                }
+                Ok(FromKeeper::Hung { id, errno }) => {
+                    answers.hung.insert(id, errno);
                 }
                 Ok(FromKeeper::Exited { id, status }) => {
                     drop(answers);

@@ -34,7 +34,8 @@
 //!   layers of [`LabBuilder::layer`], with a tmpfs for writes. /run, /dev/shm,
 //!   /proc, /sys and /dev are the node's own; there is no udev.
 //! - **Disks**: /dev/ubda, /dev/ubdb and so on, sparse files that survive
-//!   [`Node::kill`] and [`Node::boot`].
+//!   [`Node::kill`] and [`Node::boot`]; as a [`Disk`] with a volatile cache, or
+//!   with faults.
 //! - **Network**: `lo` and one `vecN` for each port of a wire, with addresses.
 //!   Switches learn addresses as real ones do.
 //! - **Programs** run over a serial line, not over the network, so a node that
@@ -42,6 +43,23 @@
 //!   live output, status, deadline; many at once.
 //! - **Power switch**: `/run/lab/power status|off|on NODE`, with the exit codes
 //!   of fence agents (status: 0 on, 2 off), usable from every node.
+//!
+//! # Faults
+//!
+//! | fault | call | what the node sees | how it is done |
+//! |---|---|---|---|
+//! | node loss | [`Node::kill`], `power off` | nothing; boots with what its disks were given | SIGKILL to all processes of the kernel |
+//! | power cut | [`Disk::power_cut`], [`Node::power_cut`] | nothing; boots with what was flushed, and some of the rest by a seed | the disk's cache is the node's memory (a buffered loop device); some of its pages are written before the kill |
+//! | hang | [`Node::hang`], [`Node::resume`] | nothing, then its clocks jump; peers see silence | SIGSTOP to the kernel's process |
+//! | disk fails | [`Disk::faults`], [`NodeDisk::inject`], [`NodeDisk::inject_at`] with [`DiskFault::Fail`], [`DiskFault::FailWrites`] | EIO, on all of the disk or on a part | tables of dm-error and dm-flakey, changed while in use |
+//! | disk lies | the same with [`DiskFault::LoseWrites`] | nothing; writes and flushes are confirmed and gone | dm-flakey |
+//! | disk is slow | the same with [`DiskFault::Slow`] | requests take longer | dm-delay |
+//! | file system full | [`Node::fill`], [`Node::unfill`] | ENOSPC | a file that takes the room |
+//! | wire cut | [`Wire::cut`], [`Wire::cut_all`] | frames do not arrive; no loss of link | the switch drops them, each direction by itself |
+//! | clock wrong | [`Node::shift_clock`] | another wall clock time, also after a boot | clock_settime in the node |
+//!
+//! A fault stays until it is healed, over node loss and boot too; only node
+//! loss, power cut and hang end by themselves or with the next boot.
 //!
 //! # When the lab ends
 //!
@@ -64,6 +82,14 @@
 //!
 //! # Decisions
 //!
+//! **A volatile cache instead of a log of writes.** Recording writes with
+//! dm-log-writes and replaying them up to a flush needs the log to be whole at
+//! the moment of the cut, and it is written behind the writes it tells of: a
+//! flush may be confirmed before the log has it. A cache that goes with the
+//! node has no such moment, needs no replay, and is what a real disk has. The
+//! price: what survives of the unflushed is a set of pages and no prefix in
+//! time, which a real disk does not promise either.
+//!
 //! **User-mode Linux**, because it is a real kernel that is an ordinary
 //! process: the modules under test (DRBD, Btrfs, dm, bridge, veth) are the
 //! real ones, a node is up in seconds, it is lost by a signal, and it runs
@@ -85,8 +111,8 @@
 //!
 //! # What it does not do
 //!
-//! - Node loss keeps what the node wrote to its disks, flushed or not; it
-//!   cannot show a missing flush.
+//! - Node loss keeps what the node wrote to a plain disk, flushed or not: a
+//!   missing flush shows on a disk with [`Disk::power_cut`] only.
 //! - One processor a node; system calls cost some 50 µs, starting a program
 //!   some 50 ms: compare times within one node only.
 //! - x86_64 Linux hosts; packages by name need Debian's apt and dpkg-deb.
@@ -97,6 +123,7 @@
 mod builder;
 mod cache;
 mod command;
+mod disk;
 mod embedded;
 mod error;
 mod keeper;
@@ -105,6 +132,7 @@ mod link;
 mod node;
 mod packages;
 mod protocol;
+mod random;
 mod switch;
 mod wire;
 
@@ -116,9 +144,10 @@ mod agent;
 
 pub use builder::{LabBuilder, NodeBuilder, WireBuilder};
 pub use command::{Child, Command, DEFAULT_DEADLINE, Output, OutputReader};
+pub use disk::{Disk, DiskFault};
 pub use error::{Error, ErrorKind, Result};
 pub use lab::{Lab, prerequisites};
-pub use node::Node;
+pub use node::{Node, NodeDisk};
 pub use wire::Wire;
 
 // The README's examples are compiled with the documentation tests.

@@ -12,18 +12,24 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::builder::{Disk, NodeBuilder, parse_size};
+use crate::builder::{NodeBuilder, parse_size};
 use crate::cache::{host_error, make_dir};
 use crate::command::{Child, Command, Input, Output};
+use crate::disk::{Content, DiskFault, Faults};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::{Inner, PortPlan, Software};
 use crate::link::{Link, Share};
 use crate::protocol::{
-    Confine, LINE_INPUT, Message, Port, Setup, Spawn, Start, Stdin, ToLab, ToNode, VERSION,
+    Confine, DiskSetup, LINE_INPUT, Message, Port, Setup, Spawn, Start, Stdin, ToLab, ToNode,
+    VERSION,
 };
 
 /// Search path of programs in nodes.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The lab's program in a node.
+const AGENT: &str = "/run/lab/agent";
+/// How long a power cut waits for the part of the caches that is to survive.
+const DESTAGE: Duration = Duration::from_secs(30);
 /// Lines of the console that errors show.
 const CONSOLE_LINES: usize = 25;
 
@@ -43,7 +49,7 @@ pub(crate) struct Machine {
     dir: PathBuf,
     memory: String,
     kernel_args: Vec<String>,
-    disks: Vec<PathBuf>,
+    disks: Vec<MachineDisk>,
     /// Files outside the node's directory that it writes.
     foreign_disks: Vec<PathBuf>,
     ports: Vec<PortPlan>,
@@ -52,6 +58,21 @@ pub(crate) struct Machine {
     /// Held while booting or killing, so that these happen one after another.
     turn: Mutex<()>,
     share: Arc<Share>,
+    /// What the node is told when it boots; disks and clock are filled in then.
+    setup: Setup,
+}
+
+/// A disk and what it can do.
+#[derive(Debug)]
+struct MachineDisk {
+    /// Its content.
+    path: PathBuf,
+    /// Its name below /dev.
+    name: String,
+    /// In bytes.
+    size: u64,
+    cached: bool,
+    faults: Option<Mutex<Faults>>,
 }
 
 #[derive(Debug)]
@@ -59,7 +80,11 @@ struct State {
     /// Number of the current or last boot.
     boot: u32,
     phase: Phase,
+    /// The kernel stands still.
+    hung: bool,
     link: Option<Arc<Link>>,
+    /// Milliseconds that the clock is ahead.
+    clock_shift: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,10 +123,12 @@ impl Machine {
         }
         let setup = Setup {
             host_name: name.as_bytes().to_vec(),
+            root: b"/".to_vec(),
             layers: software.layers.iter().map(|layer| bytes(layer)).collect(),
             modules: bytes(&software.modules),
             share: bytes(&dir.join("share")),
             keeps,
+            sees: Vec::new(),
             ports: ports
                 .iter()
                 .enumerate()
@@ -112,28 +139,37 @@ impl Machine {
                         .map(|(address, prefix)| (address.to_string().into_bytes(), prefix)),
                 })
                 .collect(),
+            disks: Vec::new(),
+            clock_shift: 0,
         };
-        fs::write(dir.join("boot/setup"), setup.encode())
-            .map_err(|error| host_error("write the node's setup", error))?;
         let share = Arc::new(Share::new(dir.join("share")));
         let mut disks = Vec::new();
         let mut foreign_disks = Vec::new();
-        for (n, disk) in node.disks.iter().enumerate() {
+        for ((n, letter), disk) in (b'a'..).enumerate().zip(&node.disks) {
             let path = dir.join(format!("disk{n}"));
             let fail = |error| host_error(format!("make {}", path.display()), error);
-            match disk {
-                Disk::New(size) => {
+            let (path, size) = match &disk.content {
+                Content::New(size) => {
+                    let size = parse_size(size)?;
                     let file = File::create_new(&path).map_err(fail)?;
-                    file.set_len(parse_size(size)?).map_err(fail)?;
-                    disks.push(path);
+                    file.set_len(size).map_err(fail)?;
+                    (path, size)
                 }
-                Disk::File(file) => {
+                Content::File(file) => {
                     let file = fs::canonicalize(file).map_err(fail)?;
                     std::os::unix::fs::symlink(&file, &path).map_err(fail)?;
                     foreign_disks.push(file.clone());
-                    disks.push(file);
+                    let size = fs::metadata(&file).map_err(fail)?.len();
+                    (file, size)
                 }
-            }
+            };
+            disks.push(MachineDisk {
+                path,
+                name: format!("ubd{}", char::from(letter)),
+                size,
+                cached: disk.cached,
+                faults: disk.breakable.then(Mutex::default),
+            });
         }
         Ok(Machine {
             name: name.to_owned(),
@@ -146,12 +182,23 @@ impl Machine {
             state: Mutex::new(State {
                 boot: 0,
                 phase: Phase::Off("it was never booted".to_owned()),
+                hung: false,
                 link: None,
+                clock_shift: 0,
             }),
             changed: Condvar::new(),
             turn: Mutex::default(),
             share,
+            setup,
         })
+    }
+
+    /// Tells the node's next boot what it has to set up.
+    fn write_setup(&self) -> std::io::Result<()> {
+        let mut setup = self.setup.clone();
+        setup.disks = self.disks.iter().map(MachineDisk::setup).collect();
+        setup.clock_shift = self.state().clock_shift;
+        fs::write(self.dir.join("boot/setup"), setup.encode())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -185,6 +232,7 @@ impl Machine {
             if !matches!(state.phase, Phase::Off(_)) {
                 state.phase = Phase::Off(why.to_owned());
             }
+            state.hung = false;
             state.link.take()
         };
         for port in &self.ports {
@@ -222,15 +270,31 @@ impl Machine {
                 port.mtu
             ));
         }
-        for (letter, n) in (b'a'..).zip(0..self.disks.len()) {
+        for (n, disk) in self.disks.iter().enumerate() {
             // d: the content is data even if it looks like a copy-on-write
             // header.
-            word(format!("ubd{}d=disk{n}", char::from(letter)));
+            word(format!("{}d=disk{n}", disk.name));
         }
         for arg in &self.kernel_args {
             word(arg.clone());
         }
         words
+    }
+}
+
+impl MachineDisk {
+    fn setup(&self) -> DiskSetup {
+        DiskSetup {
+            name: self.name.clone().into_bytes(),
+            cached: self.cached,
+            table: self.table().map(String::into_bytes),
+        }
+    }
+
+    fn table(&self) -> Option<String> {
+        let faults = self.faults.as_ref()?;
+        let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(faults.table(self.size))
     }
 }
 
@@ -269,7 +333,14 @@ impl Node {
     /// Says whether the node is up and takes programs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.machine().state().phase == Phase::Ready
+        let state = self.machine().state();
+        state.phase == Phase::Ready && !state.hung
+    }
+
+    /// Says whether the node stands still because of [`Node::hang`].
+    #[must_use]
+    pub fn is_hung(&self) -> bool {
+        self.machine().state().hung
     }
 
     /// Returns the last lines of the node's console, over all its boots:
@@ -307,7 +378,22 @@ impl Node {
     /// If the node has no such disk.
     #[must_use]
     pub fn disk_path(&self, n: usize) -> &Path {
-        &self.machine().disks[n]
+        &self.machine().disks[n].path
+    }
+
+    /// Returns a handle of disk `n` (/dev/ubda is 0), to break it.
+    ///
+    /// # Panics
+    ///
+    /// If the node has no such disk.
+    #[must_use]
+    pub fn disk(&self, n: usize) -> NodeDisk {
+        let count = self.machine().disks.len();
+        assert!(n < count, "node {} has {count} disks", self.name());
+        NodeDisk {
+            node: self.clone(),
+            n,
+        }
     }
 
     /// Returns the directory on the host that holds the `n`th directory given
@@ -369,6 +455,9 @@ impl Node {
         // A kernel that was killed leaves its pid file, and the next would
         // take another name.
         let _ = fs::remove_dir_all(machine.dir.join("uml"));
+        machine
+            .write_setup()
+            .map_err(|error| fail("write the node's setup", error))?;
         let (ours, theirs) = UnixStream::pair().map_err(|error| fail("make the channel", error))?;
         let (link, receiver) = Link::new(self.name(), ours, Arc::clone(&machine.share));
         let boot = lab.next_boot.fetch_add(1, Ordering::Relaxed);
@@ -526,30 +615,169 @@ impl Node {
     }
 
     /// Loses the node: all its processes are killed at once, as if its power
-    /// failed, except that what it had handed to its disks is kept. On return
-    /// nothing of it runs. No error if it is down.
+    /// failed, except that what it had handed to a plain disk is kept. A disk
+    /// with a volatile cache ([`Disk::power_cut`]) keeps what was flushed. On
+    /// return nothing of the node runs. No error if it is down.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NodeDown`] if the lab is over, [`ErrorKind::Host`] if the
     /// keeper is gone.
+    ///
+    /// [`Disk::power_cut`]: crate::Disk::power_cut
     pub fn kill(&self) -> Result<()> {
-        let lab = self.lab("kill")?;
+        self.lose("kill", "it was killed")
+    }
+
+    fn lose(&self, step: &str, why: &str) -> Result<()> {
+        let lab = self.lab(step)?;
         let machine = self.machine();
         let _turn = machine.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let boot = machine.state().boot;
         let killed = lab.keeper.kill(boot);
-        machine.off(&lab, Some(boot), "it was killed");
+        machine.off(&lab, Some(boot), why);
         killed.map_err(|error| error.node(self.name()))
+    }
+
+    /// Cuts the node's power: its disks with a volatile cache
+    /// ([`Disk::power_cut`]) keep what was flushed, and of the rest what the
+    /// seed picks: nothing, a quarter, half, three quarters or all of it, in
+    /// pieces of 4 KiB. Other disks keep everything they were given.
+    ///
+    /// The node runs on while the pieces are written (some 0.1 s), so the cut
+    /// comes at the end of the call. A node that hangs or does not answer is
+    /// cut at once and keeps nothing but what was flushed. No error if it is
+    /// down: the caches are empty then.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if it has no such disk, and those of
+    /// [`Node::kill`].
+    ///
+    /// [`Disk::power_cut`]: crate::Disk::power_cut
+    pub fn power_cut(&self, seed: u64) -> Result<()> {
+        let disks = self.machine().disks.iter();
+        let cached: Vec<&str> = disks
+            .filter(|disk| disk.cached)
+            .map(|disk| disk.name.as_str())
+            .collect();
+        if cached.is_empty() {
+            return Err(self
+                .error(ErrorKind::Invalid, "power cut")
+                .detail("it has no disk with Disk::power_cut"));
+        }
+        if self.is_running() {
+            let command = Command::new(AGENT)
+                .arg("destage")
+                .arg(seed.to_string())
+                .args(cached);
+            // Whatever comes of it, the power goes.
+            let _ = self.run(command.deadline(DESTAGE));
+        }
+        self.lose("power cut", "its power was cut")
+    }
+
+    /// Makes the node stand still: its kernel's process is stopped. Peers see
+    /// it fall silent; connections stay open until they time out. Programs are
+    /// refused, running ones stay as they are.
+    ///
+    /// On return nothing happens in the node any more, except that a program
+    /// that computes does so up to its next system call. No error if it hangs.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NodeDown`] if it is not up, [`ErrorKind::Host`] if the host
+    /// refuses.
+    pub fn hang(&self) -> Result<()> {
+        self.set_hung("hang", true)
+    }
+
+    /// Lets a node that hangs go on, as if nothing had been: its clocks jump
+    /// to the time that it is. No error if it does not hang.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::hang`].
+    pub fn resume(&self) -> Result<()> {
+        self.set_hung("resume", false)
+    }
+
+    fn set_hung(&self, step: &str, hang: bool) -> Result<()> {
+        let lab = self.lab(step)?;
+        let machine = self.machine();
+        let _turn = machine.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let boot = {
+            let state = machine.state();
+            if let Phase::Off(why) = &state.phase {
+                return Err(self.error(ErrorKind::NodeDown, step).detail(why.clone()));
+            }
+            state.boot
+        };
+        let told = lab.keeper.hang(boot, hang);
+        told.map_err(|error| error.node(self.name()))?;
+        let mut state = machine.state();
+        if !matches!(state.phase, Phase::Off(_)) {
+            state.hung = hang;
+        }
+        Ok(())
+    }
+
+    /// Moves the node's wall clock ahead (or back, if negative) of the host's
+    /// by so many milliseconds; it stays so over its boots. Its monotonic
+    /// clock is not touched. A node that is down boots with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`] with errno if the node refuses, and those of
+    /// [`Node::run`].
+    pub fn shift_clock(&self, milliseconds: i64) -> Result<()> {
+        let machine = self.machine();
+        let _turn = machine.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = machine.state().clock_shift;
+        if !matches!(machine.state().phase, Phase::Off(_)) {
+            let by = milliseconds.saturating_sub(before).to_string();
+            let command = Command::new(AGENT).arg("clock").arg(by);
+            self.agent("shift the clock", command)?;
+        }
+        machine.state().clock_shift = milliseconds;
+        Ok(())
+    }
+
+    /// Fills the file system that `dir` is on, but for `leave` bytes: a file
+    /// in `dir` takes all room. Never with a directory that is in the node's
+    /// memory, which is the root and everything below it that is no disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Failed`] with errno if the node refuses, and those of
+    /// [`Node::run`].
+    pub fn fill(&self, dir: impl AsRef<Path>, leave: u64) -> Result<()> {
+        let dir = dir.as_ref();
+        let command = Command::new(AGENT).arg("fill").arg(dir);
+        let step = format!("fill {}", dir.display());
+        self.agent(&step, command.arg(leave.to_string())).map(drop)
+    }
+
+    /// Gives the room back that [`Node::fill`] took.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::fill`].
+    pub fn unfill(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let step = format!("empty {}", dir.display());
+        let command = Command::new(AGENT).arg("unfill").arg(dir);
+        self.agent(&step, command).map(drop)
     }
 
     fn link(&self, step: &str) -> Result<Arc<Link>> {
         let state = self.machine().state();
         match (&state.phase, &state.link) {
-            (Phase::Ready, Some(link)) => Ok(Arc::clone(link)),
+            (Phase::Ready, Some(link)) if !state.hung => Ok(Arc::clone(link)),
             (phase, _) => {
                 let why = match phase {
                     Phase::Off(why) => why.clone(),
+                    Phase::Ready => "it hangs".to_owned(),
                     _ => "it is booting".to_owned(),
                 };
                 drop(state);
@@ -675,12 +903,12 @@ impl Node {
         mode: u32,
     ) -> Result<()> {
         let path = path.as_ref();
-        let command = Command::new("/run/lab/agent")
+        let command = Command::new(AGENT)
             .arg("put")
             .arg(path)
             .arg(format!("{mode:o}"));
-        self.transfer("write", path, command.stdin(content))
-            .map(drop)
+        let step = format!("write {}", path.display());
+        self.agent(&step, command.stdin(content)).map(drop)
     }
 
     /// Reads a file of the node.
@@ -691,16 +919,17 @@ impl Node {
     /// [`Node::run`].
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         let path = path.as_ref();
-        let command = Command::new("/run/lab/agent").arg("get").arg(path);
-        self.transfer("read", path, command)
+        let command = Command::new(AGENT).arg("get").arg(path);
+        self.agent(&format!("read {}", path.display()), command)
     }
 
-    fn transfer(&self, verb: &str, path: &Path, command: Command) -> Result<Vec<u8>> {
+    /// Runs the lab's own program, whose exit code is an errno.
+    fn agent(&self, step: &str, command: Command) -> Result<Vec<u8>> {
         let output = self.run(command)?;
         match output.status.code() {
             Some(0) => Ok(output.stdout),
             code => {
-                let error = self.error(ErrorKind::Failed, format!("{verb} {}", path.display()));
+                let error = self.error(ErrorKind::Failed, step);
                 Err(match code {
                     Some(errno @ 1..128) => error.os(std::io::Error::from_raw_os_error(errno)),
                     _ => error.detail(output.stderr_text()),
@@ -775,6 +1004,101 @@ impl Node {
     }
 }
 
+/// A disk of a node, as a test holds it; made by [`Node::disk`].
+///
+/// Faults need [`Disk::faults`](crate::Disk::faults). They take effect while
+/// the disk is in use, without a flush and without a word to whoever uses it;
+/// requests under way end as they would have. They stay over the loss of the
+/// node, and may be set while it is down.
+#[derive(Clone, Debug)]
+pub struct NodeDisk {
+    node: Node,
+    n: usize,
+}
+
+impl NodeDisk {
+    fn disk(&self) -> &MachineDisk {
+        &self.node.machine().disks[self.n]
+    }
+
+    /// Returns its path in the node: /dev/ubda for the first one.
+    #[must_use]
+    pub fn device(&self) -> PathBuf {
+        Path::new("/dev").join(&self.disk().name)
+    }
+
+    /// Returns its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.disk().size
+    }
+
+    /// Makes the whole disk faulty.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the disk cannot break,
+    /// [`ErrorKind::Failed`] with errno if the node's kernel refuses, and
+    /// those of [`Node::run`].
+    pub fn inject(&self, fault: DiskFault) -> Result<()> {
+        self.change(&format!("all of it {fault}"), |faults, size| {
+            faults.add(None, fault, size)
+        })
+    }
+
+    /// Makes a part of the disk faulty, a range of bytes that begins and ends
+    /// with a sector (512 bytes). Where it overlaps an earlier one, this one
+    /// counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`NodeDisk::inject`], and [`ErrorKind::Invalid`] for a range that is
+    /// not within the disk.
+    pub fn inject_at(&self, range: std::ops::Range<u64>, fault: DiskFault) -> Result<()> {
+        let what = format!("bytes {} to {}: {fault}", range.start, range.end);
+        self.change(&what, |faults, size| faults.add(Some(range), fault, size))
+    }
+
+    /// Ends all faults of the disk. What was lost stays lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`NodeDisk::inject`].
+    pub fn heal(&self) -> Result<()> {
+        self.change("healed", |faults, _| {
+            faults.clear();
+            Ok(())
+        })
+    }
+
+    fn change(
+        &self,
+        what: &str,
+        change: impl FnOnce(&mut Faults, u64) -> Result<()>,
+    ) -> Result<()> {
+        let disk = self.disk();
+        let step = format!("disk {}, {what}", disk.name);
+        let Some(faults) = &disk.faults else {
+            return Err(self
+                .node
+                .error(ErrorKind::Invalid, step)
+                .detail("it was not described with Disk::faults"));
+        };
+        let machine = self.node.machine();
+        let _turn = machine.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = faults.clone();
+        change(&mut changed, disk.size).map_err(|error| error.node(self.node.name()))?;
+        if !matches!(machine.state().phase, Phase::Off(_)) {
+            let command = Command::new(AGENT).arg("table").arg(&disk.name);
+            let table = changed.table(disk.size);
+            self.node.agent(&step, command.stdin(table))?;
+        }
+        *faults = changed;
+        Ok(())
+    }
+}
+
 /// Does what the power switch was asked to; exit code and text.
 fn power(lab: &Arc<Inner>, verb: &str, name: &str) -> (u8, String) {
     let Some(index) = lab.find(name) else {
@@ -791,7 +1115,7 @@ fn power(lab: &Arc<Inner>, verb: &str, name: &str) -> (u8, String) {
             };
         }
         "off" => node.kill(),
-        "on" if node.is_running() => Ok(()),
+        "on" if !matches!(node.machine().state().phase, Phase::Off(_)) => Ok(()),
         "on" => node.boot(),
         _ => return (1, format!("no verb {verb:?}: want status, off or on")),
     };

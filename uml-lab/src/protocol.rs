@@ -28,7 +28,7 @@ pub(crate) const LINE_INPUT: usize = 2048;
 /// Data carried by one frame at most.
 pub(crate) const CHUNK: usize = 32 * 1024;
 /// Says that both ends speak the same protocol.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Bytes that are no message.
 #[derive(Debug, PartialEq, Eq)]
@@ -192,6 +192,11 @@ pub(crate) enum ToKeeper {
     Kill {
         id: u32,
     },
+    /// Stops the main process of a node's kernel, or lets it go on.
+    Hang {
+        id: u32,
+        hang: bool,
+    },
     /// Kills everything, removes the run directory and ends.
     Shutdown,
 }
@@ -217,6 +222,11 @@ pub(crate) enum FromKeeper {
     Killed {
         id: u32,
     },
+    /// The kernel stands still, or goes on; or it could not be told to.
+    Hung {
+        id: u32,
+        errno: i32,
+    },
 }
 
 /// A network port of a node.
@@ -227,12 +237,25 @@ pub(crate) struct Port {
     pub(crate) address: Option<(Vec<u8>, u8)>,
 }
 
+/// A disk that is more than a file: what lies between it and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DiskSetup {
+    /// The kernel's name of it, below /dev.
+    pub(crate) name: Vec<u8>,
+    /// Writes stay in memory until they are flushed.
+    pub(crate) cached: bool,
+    /// Table of the device mapper, if there is one.
+    pub(crate) table: Option<Vec<u8>>,
+}
+
 /// What the program in a node needs to know before it can talk to the lab;
 /// read from a file beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setup {
     pub(crate) host_name: Vec<u8>,
-    /// Host directories laid over the host's root, topmost first.
+    /// Host directory that is the root: the host's own, or another tree.
+    pub(crate) root: Vec<u8>,
+    /// Host directories laid over the root, topmost first.
     pub(crate) layers: Vec<Vec<u8>>,
     /// Host directory that becomes /lib/modules.
     pub(crate) modules: Vec<u8>,
@@ -240,7 +263,12 @@ pub(crate) struct Setup {
     pub(crate) share: Vec<u8>,
     /// Directories in the node, and the host directories that hold them.
     pub(crate) keeps: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The same, read-only.
+    pub(crate) sees: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) ports: Vec<Port>,
+    pub(crate) disks: Vec<DiskSetup>,
+    /// Milliseconds that the clock is ahead of the host's.
+    pub(crate) clock_shift: i64,
 }
 
 /// A message that can be written and read back.
@@ -326,6 +354,10 @@ impl Encoder {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    fn i64(&mut self, value: i64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
     fn bytes(&mut self, value: &[u8]) {
         self.u32(u32::try_from(value.len()).expect("a field is far below 4 GiB"));
         self.0.extend_from_slice(value);
@@ -357,6 +389,20 @@ impl Cursor<'_> {
 
     fn i32(&mut self) -> Result<i32, Malformed> {
         Ok(self.u32()?.cast_signed())
+    }
+
+    fn i64(&mut self) -> Result<i64, Malformed> {
+        let (first, rest) = self.0.split_first_chunk::<8>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(i64::from_le_bytes(*first))
+    }
+
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
     }
 
     fn bytes(&mut self) -> Result<Vec<u8>, Malformed> {
@@ -608,6 +654,11 @@ impl Message for ToKeeper {
                 to.u32(*id);
             }
             ToKeeper::Shutdown => to.u8(4),
+            ToKeeper::Hang { id, hang } => {
+                to.u8(5);
+                to.u32(*id);
+                to.u8(u8::from(*hang));
+            }
         }
     }
 
@@ -630,6 +681,10 @@ impl Message for ToKeeper {
             }),
             3 => ToKeeper::Kill { id: from.u32()? },
             4 => ToKeeper::Shutdown,
+            5 => ToKeeper::Hang {
+                id: from.u32()?,
+                hang: from.flag()?,
+            },
             _ => return Err(Malformed),
         })
     }
@@ -658,6 +713,11 @@ impl Message for FromKeeper {
                 to.u8(4);
                 to.u32(*id);
             }
+            FromKeeper::Hung { id, errno } => {
+                to.u8(5);
+                to.u32(*id);
+                to.i32(*errno);
+            }
         }
     }
 
@@ -677,6 +737,10 @@ impl Message for FromKeeper {
                 status: from.i32()?,
             },
             4 => FromKeeper::Killed { id: from.u32()? },
+            5 => FromKeeper::Hung {
+                id: from.u32()?,
+                errno: from.i32()?,
+            },
             _ => return Err(Malformed),
         })
     }
@@ -685,10 +749,12 @@ impl Message for FromKeeper {
 impl Message for Setup {
     fn put(&self, to: &mut Encoder) {
         to.bytes(&self.host_name);
+        to.bytes(&self.root);
         to.list(&self.layers, |to, item| to.bytes(item));
         to.bytes(&self.modules);
         to.bytes(&self.share);
         to.list(&self.keeps, put_pair);
+        to.list(&self.sees, put_pair);
         to.list(&self.ports, |to, port| {
             to.bytes(&port.name);
             match &port.address {
@@ -700,15 +766,29 @@ impl Message for Setup {
                 }
             }
         });
+        to.list(&self.disks, |to, disk| {
+            to.bytes(&disk.name);
+            to.u8(u8::from(disk.cached));
+            match &disk.table {
+                None => to.u8(0),
+                Some(table) => {
+                    to.u8(1);
+                    to.bytes(table);
+                }
+            }
+        });
+        to.i64(self.clock_shift);
     }
 
     fn take(from: &mut Cursor<'_>) -> Result<Self, Malformed> {
         Ok(Setup {
             host_name: from.bytes()?,
+            root: from.bytes()?,
             layers: from.list(Cursor::bytes)?,
             modules: from.bytes()?,
             share: from.bytes()?,
             keeps: from.list(Cursor::pair)?,
+            sees: from.list(Cursor::pair)?,
             ports: from.list(|from| {
                 Ok(Port {
                     name: from.bytes()?,
@@ -719,6 +799,18 @@ impl Message for Setup {
                     },
                 })
             })?,
+            disks: from.list(|from| {
+                Ok(DiskSetup {
+                    name: from.bytes()?,
+                    cached: from.flag()?,
+                    table: if from.flag()? {
+                        Some(from.bytes()?)
+                    } else {
+                        None
+                    },
+                })
+            })?,
+            clock_shift: from.i64()?,
         })
     }
 }
@@ -810,6 +902,7 @@ mod tests {
         }));
         round_trip(&ToKeeper::Kill { id: 1 });
         round_trip(&ToKeeper::Shutdown);
+        round_trip(&ToKeeper::Hang { id: 1, hang: true });
         round_trip(&FromKeeper::Started { id: 1, pid: 2 });
         round_trip(&FromKeeper::NotStarted {
             id: 1,
@@ -818,12 +911,15 @@ mod tests {
         });
         round_trip(&FromKeeper::Exited { id: 1, status: 9 });
         round_trip(&FromKeeper::Killed { id: 1 });
+        round_trip(&FromKeeper::Hung { id: 1, errno: 3 });
         round_trip(&Setup {
             host_name: b"node1".to_vec(),
+            root: b"/".to_vec(),
             layers: vec![b"/a".to_vec()],
             modules: b"/m".to_vec(),
             share: b"/s".to_vec(),
             keeps: vec![(b"/var/x".to_vec(), b"/h".to_vec())],
+            sees: vec![(b"/opt".to_vec(), b"/o".to_vec())],
             ports: vec![
                 Port {
                     name: b"vec0".to_vec(),
@@ -834,6 +930,19 @@ mod tests {
                     address: None,
                 },
             ],
+            disks: vec![
+                DiskSetup {
+                    name: b"ubda".to_vec(),
+                    cached: true,
+                    table: Some(b"0 8 linear @ 0".to_vec()),
+                },
+                DiskSetup {
+                    name: b"ubdb".to_vec(),
+                    cached: false,
+                    table: None,
+                },
+            ],
+            clock_shift: -3_600_000,
         });
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The kernel starts on a small directory of the host that holds this program,
 //! its setup file and empty directories to mount on. From there the real root
-//! is put together: the host's files, the layers above them, and on top a
-//! tmpfs that takes all writes.
+//! is put together: the host's files or another tree, the layers above them, and
+//! on top a tmpfs that takes all writes.
 
 use std::fs::{self, File};
 use std::io::{Error, Result};
@@ -11,10 +11,9 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::sys::{self, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
-use super::{network, serve};
+use super::{disks, modules, network, serve};
 use crate::protocol::{Message, Setup, ToLab, VERSION};
 
 const CHANNEL: &str = "/dev/ttyS0";
@@ -87,10 +86,19 @@ fn set_up() -> std::result::Result<(), Failed> {
     enter_root()?;
     mount_kernel_file_systems()?;
     provide_tools(&setup)?;
-    for (inside, host) in &setup.keeps {
+    let keeps = setup.keeps.iter().map(|keep| (keep, 0));
+    let sees = setup.sees.iter().map(|see| (see, MS_RDONLY));
+    for ((inside, host), flags) in keeps.chain(sees) {
         let inside = path(inside);
-        fs::create_dir_all(&inside).step(|| format!("mkdir {}", inside.display()))?;
-        mount_host(host, &inside, 0)?;
+        make_dir(&inside)?;
+        mount_host(host, &inside, flags)?;
+    }
+    for (n, disk) in setup.disks.iter().enumerate() {
+        disks::set_up(n, disk)
+            .step(|| format!("set up the disk {}", String::from_utf8_lossy(&disk.name)))?;
+    }
+    if setup.clock_shift != 0 {
+        sys::shift_clock(setup.clock_shift).step(|| "set the clock".into())?;
     }
     set_up_network(&setup)
 }
@@ -117,7 +125,7 @@ fn make_dir(target: &Path) -> std::result::Result<(), Failed> {
     fs::create_dir_all(target).step(|| format!("mkdir {}", target.display()))
 }
 
-/// Stacks host root, layers and a tmpfs at `WORKSHOP/root`.
+/// Stacks root, layers and a tmpfs at `WORKSHOP/root`.
 ///
 /// Each lower layer is a hostfs mount of its own: overlayfs refuses two lower
 /// directories of one mount as overlapping when one contains the other.
@@ -140,7 +148,7 @@ fn build_root(setup: &Setup) -> std::result::Result<(), Failed> {
         .layers
         .iter()
         .map(Vec::as_slice)
-        .chain([b"/".as_slice()]);
+        .chain([setup.root.as_slice()]);
     for (n, layer) in layers.enumerate() {
         let name = format!("l{n}");
         make_dir(&workshop.join(&name))?;
@@ -295,8 +303,7 @@ fn set_up_network(setup: &Setup) -> std::result::Result<(), Failed> {
 fn prepare_ipv6(name: &str) -> std::result::Result<(), Failed> {
     let settings = Path::new("/proc/sys/net/ipv6/conf");
     if !settings.exists() {
-        let loaded = Command::new("/sbin/modprobe").arg("ipv6").status();
-        loaded.step(|| "load the ipv6 module".into())?;
+        modules::load("ipv6").step(|| "load the ipv6 module".into())?;
     }
     fs::write(settings.join(name).join("accept_dad"), "0")
         .step(|| format!("switch address detection off on {name}"))

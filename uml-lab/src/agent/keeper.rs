@@ -117,6 +117,14 @@ impl Keeper {
                     }
                     self.tell(&FromKeeper::Killed { id });
                 }
+                ToKeeper::Hang { id, hang } => {
+                    let told = match self.nodes.get(&id) {
+                        Some(kernel) => set_hung(kernel, hang),
+                        None => Err(std::io::Error::from_raw_os_error(sys::ESRCH)),
+                    };
+                    let errno = told.map_or_else(|error| sys::errno(&error), |()| 0);
+                    self.tell(&FromKeeper::Hung { id, errno });
+                }
                 ToKeeper::Shutdown => return Ok(()),
             }
         }
@@ -161,6 +169,28 @@ fn kill_kernel(kernel: &Kernel) {
     let _ = sys::send_signal(kernel.guard, sys::SIGKILL);
     while let Some(Some(_)) = sys::reap(kernel.guard, true) {}
     while let Some(Some(_)) = sys::reap(-kernel.main, true) {}
+}
+
+/// Stops the main process of a kernel, or lets it go on.
+///
+/// Only that one: its helpers wait for it, and a kernel whose helpers were
+/// stopped too takes their stops for faults when it goes on.
+fn set_hung(kernel: &Kernel, hang: bool) -> std::io::Result<()> {
+    if !hang {
+        return sys::send_signal(kernel.main, sys::SIGCONT);
+    }
+    sys::send_signal(kernel.main, sys::SIGSTOP)?;
+    // Whoever asked may rely on it that nothing happens in the node any more.
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", kernel.main))?;
+        // The state comes behind the name, which is in parentheses.
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        match state.chars().next() {
+            Some('T' | 't') => return Ok(()),
+            Some('Z' | 'X') | None => return Err(std::io::Error::from_raw_os_error(sys::ESRCH)),
+            _ => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
 }
 
 /// Kills and reaps every child, whatever group it is in.

@@ -34,6 +34,8 @@ pub(crate) const SIGUSR1: c_int = 10;
 pub(crate) const SIGPIPE: c_int = 13;
 pub(crate) const SIGTERM: c_int = 15;
 pub(crate) const SIGCHLD: c_int = 17;
+pub(crate) const SIGCONT: c_int = 18;
+pub(crate) const SIGSTOP: c_int = 19;
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 const SIG_BLOCK: c_int = 0;
@@ -60,10 +62,21 @@ const WALL: c_int = 0x4000_0000;
 const ECHILD: i32 = 10;
 pub(crate) const EINTR: i32 = 4;
 pub(crate) const ENOENT: i32 = 2;
+pub(crate) const ESRCH: i32 = 3;
+pub(crate) const EEXIST: i32 = 17;
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const EOPNOTSUPP: i32 = 95;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSYS: i32 = 38;
 pub(crate) const EPERM: i32 = 1;
 pub(crate) const EPROTO: i32 = 71;
+
+// <sys/mman.h>, <fcntl.h>, <time.h>
+const PROT_READ: c_int = 1;
+const MAP_SHARED: c_int = 1;
+const SYNC_FILE_RANGE_ALL: c_uint = 7;
+const CLOCK_REALTIME: c_int = 0;
+pub(crate) const PAGE: usize = 4096;
 
 // System call numbers of x86_64, the only machine with user-mode kernels.
 const SYS_CAPSET: c_long = 126;
@@ -172,6 +185,23 @@ struct Control {
     fds: [c_int; MAX_FDS + 1],
 }
 
+/// `struct statvfs` of glibc on 64-bit machines.
+#[repr(C)]
+struct StatVfs {
+    bsize: u64,
+    frsize: u64,
+    blocks: u64,
+    bfree: u64,
+    bavail: u64,
+    rest: [u64; 9],
+}
+
+#[repr(C)]
+struct Timespec {
+    sec: i64,
+    nsec: i64,
+}
+
 /// `sigset_t` of glibc: 1024 bits.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -211,6 +241,22 @@ unsafe extern "C" {
     fn recvmsg(fd: c_int, message: *mut MsgHdr, flags: c_int) -> isize;
     fn send(fd: c_int, bytes: *const c_void, len: usize, flags: c_int) -> isize;
     fn if_nametoindex(name: *const c_char) -> c_uint;
+    fn mmap(
+        address: *mut c_void,
+        length: usize,
+        protection: c_int,
+        flags: c_int,
+        fd: c_int,
+        offset: i64,
+    ) -> *mut c_void;
+    fn munmap(address: *mut c_void, length: usize) -> c_int;
+    fn mincore(address: *mut c_void, length: usize, residency: *mut u8) -> c_int;
+    fn sync_file_range(fd: c_int, offset: i64, length: i64, flags: c_uint) -> c_int;
+    fn syncfs(fd: c_int) -> c_int;
+    fn posix_fallocate(fd: c_int, offset: i64, length: i64) -> c_int;
+    fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int;
+    fn clock_settime(clock: c_int, time: *const Timespec) -> c_int;
+    fn statvfs(path: *const c_char, buffer: *mut StatVfs) -> c_int;
 }
 
 fn check(result: c_int) -> Result<c_int> {
@@ -698,6 +744,20 @@ pub(crate) unsafe fn ioctl_with<T>(
     check(unsafe { ioctl(fd.as_raw_fd(), request, &raw mut *argument) }).map(drop)
 }
 
+/// An ioctl that takes a number and answers with one.
+///
+/// # Safety
+///
+/// `request` must take an integer, not a pointer.
+pub(crate) unsafe fn ioctl_number(
+    fd: BorrowedFd<'_>,
+    request: c_ulong,
+    argument: c_ulong,
+) -> Result<()> {
+    // SAFETY: by the caller's promise no memory is touched.
+    check(unsafe { ioctl(fd.as_raw_fd(), request, argument) }).map(drop)
+}
+
 pub(crate) fn interface_index(name: &[u8]) -> Result<u32> {
     let name = c_string(name)?;
     // SAFETY: the name is a NUL-terminated local.
@@ -705,4 +765,88 @@ pub(crate) fn interface_index(name: &[u8]) -> Result<u32> {
         0 => Err(Error::last_os_error()),
         index => Ok(index),
     }
+}
+
+/// Says for each page of a file whether it is in memory.
+pub(crate) fn cached_pages(file: BorrowedFd<'_>, length: usize) -> Result<Vec<bool>> {
+    let mut pages = vec![0_u8; length.div_ceil(PAGE)];
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let address = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            length,
+            PROT_READ,
+            MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if address.addr() == usize::MAX {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the range is the mapping just made; the kernel writes one byte a
+    // page, and the vector has as many.
+    let asked = check(unsafe { mincore(address, length, pages.as_mut_ptr()) });
+    // SAFETY: the mapping is ours, whole, and nobody refers to it.
+    unsafe { munmap(address, length) };
+    asked?;
+    Ok(pages.into_iter().map(|page| page & 1 == 1).collect())
+}
+
+/// Writes what is changed in memory of a part of a file, and waits for it. No
+/// flush of the disk below.
+pub(crate) fn write_back(file: BorrowedFd<'_>, offset: usize, length: usize) -> Result<()> {
+    let (offset, length) = (offset.cast_signed() as i64, length.cast_signed() as i64);
+    // SAFETY: takes integers only.
+    check(unsafe { sync_file_range(file.as_raw_fd(), offset, length, SYNC_FILE_RANGE_ALL) })
+        .map(drop)
+}
+
+pub(crate) fn sync_file_system(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes an integer only.
+    check(unsafe { syncfs(file.as_raw_fd()) }).map(drop)
+}
+
+/// Reserves room behind the end of a file.
+pub(crate) fn allocate(file: BorrowedFd<'_>, offset: i64, length: i64) -> Result<()> {
+    // SAFETY: takes integers only.
+    match unsafe { posix_fallocate(file.as_raw_fd(), offset, length) } {
+        0 => Ok(()),
+        errno => Err(Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Bytes that a file system has for ordinary users.
+pub(crate) fn free_bytes(path: &Path) -> Result<u64> {
+    let path = c_path(path)?;
+    let mut answer = StatVfs {
+        bsize: 0,
+        frsize: 0,
+        blocks: 0,
+        bfree: 0,
+        bavail: 0,
+        rest: [0; 9],
+    };
+    // SAFETY: the path is a NUL-terminated local; glibc fills in one `struct
+    // statvfs`, whose size is checked below.
+    check(unsafe { statvfs(path.as_ptr(), &raw mut answer) })?;
+    Ok(answer.bavail.saturating_mul(answer.frsize))
+}
+
+const _: () = assert!(size_of::<StatVfs>() == 112);
+
+/// Moves the wall clock by so many milliseconds.
+pub(crate) fn shift_clock(by: i64) -> Result<()> {
+    let mut now = Timespec { sec: 0, nsec: 0 };
+    // SAFETY: writes one `struct timespec`, a local.
+    check(unsafe { clock_gettime(CLOCK_REALTIME, &raw mut now) })?;
+    let shifted =
+        i128::from(now.sec) * 1_000_000_000 + i128::from(now.nsec) + i128::from(by) * 1_000_000;
+    let einval = || Error::from_raw_os_error(EINVAL);
+    let then = Timespec {
+        sec: i64::try_from(shifted.div_euclid(1_000_000_000)).map_err(|_| einval())?,
+        nsec: i64::try_from(shifted.rem_euclid(1_000_000_000)).map_err(|_| einval())?,
+    };
+    // SAFETY: reads one `struct timespec`, a local.
+    check(unsafe { clock_settime(CLOCK_REALTIME, &raw const then) }).map(drop)
 }

@@ -1,0 +1,481 @@
+//! What can be done to a running node: power cut, disk faults, hang, a full
+//! file system, a wrong clock.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
+
+use uml_lab::{Command, Disk, DiskFault, ErrorKind, Lab, Node};
+
+const BLOCK: usize = 4096;
+const BLOCKS: u64 = 200;
+const PLAIN: usize = 0;
+const CACHED: usize = 1;
+const BREAKABLE: usize = 2;
+const BOTH: usize = 3;
+const MIB: u64 = 1 << 20;
+
+fn lab(name: &str) -> Option<Lab> {
+    Lab::builder()
+        .name(name)
+        .packages(["btrfs-progs"])
+        .node("node1", |n| {
+            n.disk("64M")
+                .disk(Disk::new("256M").power_cut())
+                .disk(Disk::new("128M").faults())
+                .disk(Disk::new("64M").power_cut().faults())
+        })
+        .node("node2", |n| n)
+        .wire("wire", |w| {
+            w.port("node1", "10.0.0.1/24").port("node2", "10.0.0.2/24")
+        })
+        .start_for_test()
+}
+
+#[test]
+fn faults() {
+    let Some(lab) = lab("faults") else { return };
+    let node = lab.node("node1");
+    a_plain_disk_takes_no_faults(&lab);
+    what_was_flushed_survives_a_power_cut(&node, CACHED, 6..7);
+    what_was_flushed_survives_a_power_cut(&node, BOTH, 2..3);
+    what_was_not_is_lost_as_the_seed_says(&node);
+    a_file_system_survives_power_cuts(&node, 0..1);
+    disks_fail_and_heal(&node);
+    parts_of_disks_fail(&node);
+    disks_lie(&node);
+    disks_are_slow(&node);
+    faults_stay_over_the_loss_of_the_node(&node);
+    a_file_system_notices(&node);
+    a_file_system_is_full(&node);
+    a_node_hangs_and_goes_on(&lab);
+    a_clock_is_wrong(&lab);
+}
+
+/// More of the same, over many seeds. `LAB_SEEDS` is how many.
+#[test]
+#[ignore = "deep: takes minutes"]
+fn deep_power_cuts() {
+    let Some(lab) = lab("deep-cuts") else { return };
+    let seeds = std::env::var("LAB_SEEDS").map_or(40, |text| text.parse().unwrap());
+    let node = lab.node("node1");
+    what_was_flushed_survives_a_power_cut(&node, CACHED, 0..seeds);
+    what_was_flushed_survives_a_power_cut(&node, BOTH, 0..seeds);
+    a_file_system_survives_power_cuts(&node, 0..seeds);
+}
+
+fn a_plain_disk_takes_no_faults(lab: &Lab) {
+    let (node1, node2) = (lab.node("node1"), lab.node("node2"));
+    assert_eq!(node2.power_cut(1).unwrap_err().kind(), ErrorKind::Invalid);
+    for disk in [PLAIN, CACHED] {
+        let error = node1.disk(disk).inject(DiskFault::Fail).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("Disk::faults"), "{error}");
+    }
+    let error = node1.disk(BREAKABLE).inject_at(0..7, DiskFault::Fail);
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(node1.disk(BOTH).device().to_str(), Some("/dev/ubdd"));
+    for (disk, size) in [(PLAIN, 64), (CACHED, 256), (BREAKABLE, 128), (BOTH, 64)] {
+        let device = node1.disk(disk).device();
+        let command = Command::new("blockdev").arg("--getsize64").arg(device);
+        let size = format!("{}\n", size * MIB);
+        assert_eq!(node1.run_ok(command).unwrap().stdout_text(), size);
+        assert_eq!(node1.disk(disk).size().to_string(), size.trim());
+    }
+}
+
+/// Starts a program that writes numbered blocks past all caches of its own and
+/// says each number once it is written, or flushed.
+fn writer(node: &Node, disk: usize, pass: u64, flush: bool) -> uml_lab::Child {
+    let program = std::env::current_exe().unwrap();
+    let command = Command::new(program)
+        .args(["--exact", "inner_write", "--include-ignored", "--nocapture"])
+        .env("DISK", node.disk(disk).device())
+        .env("PASS", pass.to_string())
+        .env("FLUSH", if flush { "yes" } else { "no" });
+    node.spawn(command).unwrap()
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_write() {
+    const O_DIRECT: i32 = 0o40000;
+    let pass: u64 = std::env::var("PASS").unwrap().parse().unwrap();
+    let flush = std::env::var("FLUSH").unwrap() == "yes";
+    let disk = OpenOptions::new()
+        .write(true)
+        .custom_flags(O_DIRECT)
+        .open(std::env::var("DISK").unwrap())
+        .unwrap();
+    // Only O_DIRECT asks for memory at such a place.
+    let mut memory = vec![0; 2 * BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK);
+    for n in 0..BLOCKS {
+        let block = &mut memory[start..start + BLOCK];
+        block.copy_from_slice(&content(pass, n));
+        disk.write_all_at(block, n * BLOCK as u64).unwrap();
+        if flush {
+            disk.sync_data().unwrap();
+        }
+        println!("wrote {n}");
+    }
+    println!("wrote all");
+    std::thread::sleep(Duration::from_secs(1000));
+}
+
+fn content(pass: u64, n: u64) -> Vec<u8> {
+    let word = (pass << 32 | n)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .to_le_bytes();
+    word.into_iter().cycle().take(BLOCK).collect()
+}
+
+/// Which of the first `count` blocks are not on the disk.
+fn lost(node: &Node, disk: usize, pass: u64, count: u64) -> Vec<u64> {
+    let file = File::open(node.disk_path(disk)).unwrap();
+    let mut found = vec![0; BLOCK];
+    (0..count)
+        .filter(|n| {
+            file.read_exact_at(&mut found, n * BLOCK as u64).unwrap();
+            found != content(pass, *n)
+        })
+        .collect()
+}
+
+fn what_was_flushed_survives_a_power_cut(node: &Node, disk: usize, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let pass = seed + 1;
+        let child = writer(node, disk, pass, true);
+        let mut lines = BufReader::new(child.stdout()).lines();
+        let wanted = format!("wrote {}", 20 + seed * 37 % 150);
+        let mut seen = 0;
+        // The program goes on writing while the power is cut.
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            seen += u64::from(line.starts_with("wrote "));
+            if line == wanted {
+                break;
+            }
+        }
+        node.power_cut(seed).unwrap();
+        assert!(!node.is_running());
+        // What it said before its end counts as well.
+        seen += lines
+            .map_while(Result::ok)
+            .filter(|line| line.starts_with("wrote ") && line != "wrote all")
+            .count() as u64;
+        assert!(seen >= 20);
+        assert_eq!(lost(node, disk, pass, seen), [0; 0], "seed {seed}");
+        node.boot().unwrap();
+    }
+}
+
+fn what_was_not_is_lost_as_the_seed_says(node: &Node) {
+    // The seeds are such that nothing, a part, and all of it is kept.
+    let cases = [(Some(6), 2), (Some(17), 4), (None, 0)];
+    for (seed, quarters) in cases {
+        // Nobody else takes the cache to the disk meanwhile; all but the first
+        // page, which the kernel writes when it learns of the device.
+        node.write_file("/proc/sys/vm/dirty_writeback_centisecs", "0", 0o644)
+            .unwrap();
+        let pass = 1000 + seed.unwrap_or(99);
+        let child = writer(node, CACHED, pass, false);
+        let mut lines = BufReader::new(child.stdout()).lines();
+        assert!(lines.any(|line| line.unwrap() == "wrote all"));
+        match seed {
+            Some(seed) => node.power_cut(seed).unwrap(),
+            None => node.kill().unwrap(),
+        }
+        let lost = lost(node, CACHED, pass, BLOCKS).len() as u64;
+        let expected = match quarters {
+            0 => BLOCKS - 8..=BLOCKS,
+            4 => 0..=0,
+            _ => BLOCKS / 10..=BLOCKS * 9 / 10,
+        };
+        assert!(
+            expected.contains(&lost),
+            "seed {seed:?}: lost {lost} of {BLOCKS}"
+        );
+        node.boot().unwrap();
+    }
+}
+
+/// Records in a file of a file system: those said to be synced are there.
+fn a_file_system_survives_power_cuts(node: &Node, seeds: std::ops::Range<u64>) {
+    let device = node.disk(CACHED).device();
+    node.run_ok(Command::new("mkfs.btrfs").arg("-qf").arg(&device))
+        .unwrap();
+    let mount = Command::new("mount").args(["-t", "btrfs"]).arg(&device);
+    let mount = mount.arg("/mnt");
+    for seed in seeds {
+        node.run_ok(mount.clone()).unwrap();
+        let script = "rm -f /mnt/record; n=0; while :; do n=$((n+1)); \
+                      echo $n >>/mnt/record; sync /mnt/record; echo $n; done";
+        let child = node.spawn(["sh", "-c", script]).unwrap();
+        let mut lines = BufReader::new(child.stdout()).lines();
+        let mut said = String::new();
+        for line in lines.by_ref() {
+            said = line.unwrap();
+            if said.parse::<u64>().unwrap() >= 5 + seed % 20 {
+                break;
+            }
+        }
+        node.power_cut(seed).unwrap();
+        if let Some(last) = lines.map_while(Result::ok).last() {
+            said = last;
+        }
+        node.boot().unwrap();
+        node.run_ok(mount.clone()).unwrap();
+        let record = String::from_utf8(node.read_file("/mnt/record").unwrap()).unwrap();
+        let last: u64 = record.lines().last().unwrap().parse().unwrap();
+        assert!(last >= said.parse().unwrap(), "seed {seed}: {last}, {said}");
+        assert_eq!(record.lines().count() as u64, last, "seed {seed}");
+        node.run_ok(["umount", "/mnt"]).unwrap();
+    }
+}
+
+/// Reads, writes, or writes and flushes 64 KiB at this place, past the node's
+/// own caches; false for EIO.
+fn io(node: &Node, disk: usize, verb: &str, at: u64) -> bool {
+    let device = node.disk(disk).device();
+    let device = device.display();
+    let at = at / 65536;
+    let line = match verb {
+        "read" => format!("if={device} of=/dev/null skip={at} iflag=direct"),
+        "write" => format!("if=/dev/zero of={device} seek={at} oflag=direct conv=notrunc"),
+        _ => format!("if=/dev/zero of={device} seek={at} oflag=direct,dsync conv=notrunc"),
+    };
+    let dd = format!("dd bs=65536 count=1 {line}");
+    let output = node.run(["sh", "-c", &dd]).unwrap();
+    let said = output.stderr_text();
+    assert_eq!(
+        output.status.success(),
+        !said.contains("Input/output error"),
+        "{said}"
+    );
+    output.status.success()
+}
+
+fn disks_fail_and_heal(node: &Node) {
+    for disk in [BREAKABLE, BOTH] {
+        let handle = node.disk(disk);
+        assert!(io(node, disk, "read", 0) && io(node, disk, "write", 0));
+        handle.inject(DiskFault::Fail).unwrap();
+        assert!(!io(node, disk, "read", 0) && !io(node, disk, "write", 0));
+        handle.heal().unwrap();
+        assert!(io(node, disk, "read", 0) && io(node, disk, "write", 0));
+        handle.inject(DiskFault::FailWrites).unwrap();
+        assert!(io(node, disk, "read", 0) && !io(node, disk, "write", 0));
+        handle.heal().unwrap();
+        assert!(io(node, disk, "flush", 0));
+    }
+}
+
+fn parts_of_disks_fail(node: &Node) {
+    let disk = node.disk(BREAKABLE);
+    disk.inject_at(16 * MIB..17 * MIB, DiskFault::Fail).unwrap();
+    assert!(io(node, BREAKABLE, "flush", 0) && !io(node, BREAKABLE, "flush", 16 * MIB));
+    disk.inject_at(32 * MIB..33 * MIB, DiskFault::FailWrites)
+        .unwrap();
+    for (at, read, write) in [
+        (0, true, true),
+        (16 * MIB - 65536, true, true),
+        (16 * MIB, false, false),
+        (17 * MIB - 65536, false, false),
+        (17 * MIB, true, true),
+        (32 * MIB, true, false),
+        (33 * MIB, true, true),
+        (128 * MIB - 65536, true, true),
+    ] {
+        assert_eq!(io(node, BREAKABLE, "read", at), read, "at {at}");
+        assert_eq!(io(node, BREAKABLE, "write", at), write, "at {at}");
+        // A flush is for all of the disk.
+        assert!(!io(node, BREAKABLE, "flush", at), "at {at}");
+    }
+    disk.heal().unwrap();
+    assert!(io(node, BREAKABLE, "read", 16 * MIB) && io(node, BREAKABLE, "write", 32 * MIB));
+}
+
+fn disks_lie(node: &Node) {
+    let write = |text: &str| {
+        let script = format!("printf {text} | dd of=/dev/ubdc conv=notrunc,fsync 2>&1");
+        node.run_ok(["sh", "-c", &script]).unwrap();
+    };
+    let read = || {
+        let script = "dd if=/dev/ubdc bs=4096 count=1 iflag=direct 2>/dev/null | head -c 5";
+        node.run_ok(["sh", "-c", script]).unwrap().stdout
+    };
+    write("first");
+    node.disk(BREAKABLE).inject(DiskFault::LoseWrites).unwrap();
+    write("other");
+    node.disk(BREAKABLE).heal().unwrap();
+    assert_eq!(read(), b"first");
+    write("other");
+    assert_eq!(read(), b"other");
+}
+
+fn disks_are_slow(node: &Node) {
+    // Only a lower bound can be told on a busy machine.
+    let second = Duration::from_secs(1);
+    let fault = DiskFault::Slow {
+        read: Duration::ZERO,
+        write: second,
+    };
+    node.disk(BREAKABLE).inject(fault).unwrap();
+    let start = Instant::now();
+    assert!(io(node, BREAKABLE, "flush", 0));
+    assert!(start.elapsed() >= second);
+    node.disk(BREAKABLE).heal().unwrap();
+}
+
+fn faults_stay_over_the_loss_of_the_node(node: &Node) {
+    node.disk(BREAKABLE).inject(DiskFault::FailWrites).unwrap();
+    node.kill().unwrap();
+    // And may be set meanwhile.
+    node.disk(BOTH).inject(DiskFault::Fail).unwrap();
+    node.boot().unwrap();
+    assert!(io(node, BREAKABLE, "read", 0) && !io(node, BREAKABLE, "write", 0));
+    assert!(!io(node, BOTH, "read", 0));
+    node.disk(BREAKABLE).heal().unwrap();
+    node.disk(BOTH).heal().unwrap();
+    assert!(io(node, BREAKABLE, "write", 0) && io(node, BOTH, "read", 0));
+}
+
+/// Btrfs on a disk that stops taking writes turns read-only.
+fn a_file_system_notices(node: &Node) {
+    let make = "mkfs.btrfs -qf /dev/ubdc && mount -t btrfs /dev/ubdc /mnt && echo kept >/mnt/file \
+                && sync /mnt/file";
+    node.run_ok(["sh", "-c", make]).unwrap();
+    node.disk(BREAKABLE).inject(DiskFault::FailWrites).unwrap();
+    let write = "echo more >/mnt/other; sync -f /mnt";
+    drop(node.run(["sh", "-c", write]).unwrap());
+    let output = node.run(["sh", "-c", "echo >/mnt/third"]).unwrap();
+    assert!(!output.status.success());
+    let mounts = node.read_file("/proc/mounts").unwrap();
+    let mounts = String::from_utf8(mounts).unwrap();
+    assert!(mounts.contains(" /mnt btrfs ro,"), "{mounts}");
+    node.disk(BREAKABLE).heal().unwrap();
+    let again = "umount /mnt && mount -t btrfs /dev/ubdc /mnt && cat /mnt/file && umount /mnt";
+    assert_eq!(node.run_ok(["sh", "-c", again]).unwrap().stdout, b"kept\n");
+}
+
+fn a_file_system_is_full(node: &Node) {
+    let make = "mkfs.btrfs -qf /dev/ubdc && mount -t btrfs /dev/ubdc /mnt";
+    node.run_ok(["sh", "-c", make]).unwrap();
+    let write = |bytes: &str| {
+        let script = "head -c $0 /dev/urandom >/mnt/file && sync /mnt/file && rm /mnt/file";
+        node.run(["sh", "-c", script, bytes]).unwrap()
+    };
+    assert!(write("10000000").status.success());
+    node.fill("/mnt", 0).unwrap();
+    let output = write("10000000");
+    let said = output.stderr_text();
+    assert!(said.contains("No space left on device"), "{said}");
+    node.unfill("/mnt").unwrap();
+    assert!(write("10000000").status.success());
+    // With some room left.
+    node.fill("/mnt", 16 * MIB).unwrap();
+    assert!(write("1000000").status.success());
+    assert!(!write("60000000").status.success());
+    node.unfill("/mnt").unwrap();
+    let error = node.unfill("/mnt").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(2));
+    node.run_ok(["umount", "/mnt"]).unwrap();
+}
+
+fn a_node_hangs_and_goes_on(lab: &Lab) {
+    let (node1, node2) = (lab.node("node1"), lab.node("node2"));
+    let program = std::env::current_exe().unwrap();
+    let serve = ["--exact", "inner_echo", "--include-ignored", "--nocapture"];
+    let _server = node2.spawn(Command::new(&program).args(serve)).unwrap();
+    node1.run_test("inner_is_answered").unwrap();
+    let counter = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
+    let child = node2.spawn(["sh", "-c", counter]).unwrap();
+    let mut lines = BufReader::new(child.stdout()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "1");
+
+    node2.hang().unwrap();
+    node2.hang().unwrap();
+    assert!(node2.is_hung() && !node2.is_running());
+    let error = node2.run("true").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NodeDown);
+    assert!(error.to_string().contains("it hangs"), "{error}");
+    node1.run_test("inner_is_not_answered").unwrap();
+    // To the power switch it is on, and it can be switched off.
+    let status = node1.run(["/run/lab/power", "status", "node2"]).unwrap();
+    assert_eq!(status.status.code(), Some(0));
+
+    node2.resume().unwrap();
+    node2.resume().unwrap();
+    assert!(!node2.is_hung() && node2.is_running());
+    node1.run_test("inner_is_answered").unwrap();
+    // The program is the same one.
+    let next: u64 = lines.next().unwrap().unwrap().parse().unwrap();
+    assert_eq!(next, 2);
+    node2.run_ok("true").unwrap();
+
+    node2.hang().unwrap();
+    node2.kill().unwrap();
+    assert!(!node2.is_hung());
+    assert_eq!(node2.hang().unwrap_err().kind(), ErrorKind::NodeDown);
+    assert_eq!(node2.resume().unwrap_err().kind(), ErrorKind::NodeDown);
+    node2.boot().unwrap();
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_echo() {
+    let listener = TcpListener::bind("10.0.0.2:7000").unwrap();
+    for stream in listener.incoming() {
+        stream.unwrap().write_all(b"here\n").unwrap();
+    }
+}
+
+fn answer(patience: Duration) -> Option<String> {
+    let address = "10.0.0.2:7000".parse().unwrap();
+    let stream = TcpStream::connect_timeout(&address, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    Some(line)
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_is_answered() {
+    let until = Instant::now() + Duration::from_secs(100);
+    while answer(Duration::from_secs(20)).as_deref() != Some("here\n") {
+        assert!(Instant::now() < until, "no answer");
+    }
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_is_not_answered() {
+    assert_eq!(answer(Duration::from_secs(3)), None);
+}
+
+fn seconds(node: &Node) -> i64 {
+    let output = node.run_ok(["date", "+%s"]).unwrap();
+    output.stdout_text().trim().parse().unwrap()
+}
+
+fn a_clock_is_wrong(lab: &Lab) {
+    let (node1, node2) = (lab.node("node1"), lab.node("node2"));
+    let ahead = |node: &Node| seconds(node) - seconds(&node2);
+    let about = |found: i64, wanted: i64| (found - wanted).abs() < 300;
+    assert!(about(ahead(&node1), 0));
+    node1.shift_clock(3_600_000).unwrap();
+    assert!(about(ahead(&node1), 3600));
+    node1.shift_clock(-7_200_000).unwrap();
+    assert!(about(ahead(&node1), -7200));
+    // As with a wrong hardware clock.
+    node1.kill().unwrap();
+    node1.boot().unwrap();
+    assert!(about(ahead(&node1), -7200));
+    node1.shift_clock(0).unwrap();
+    assert!(about(ahead(&node1), 0));
+}
