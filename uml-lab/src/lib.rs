@@ -56,6 +56,7 @@
 //! | disk is slow | the same with [`DiskFault::Slow`] | requests take longer | dm-delay |
 //! | file system full | [`Node::fill`], [`Node::unfill`] | ENOSPC | a file that takes the room |
 //! | wire cut | [`Wire::cut`], [`Wire::cut_all`] | frames do not arrive; no loss of link | the switch drops them, each direction by itself |
+//! | wire bad | [`Wire::set`], [`Wire::set_all`] with [`Policy`]: delay, jitter, loss, duplicates, reordering, a rate, flapping | frames late, lost, twice, in another order | the switch, each direction by itself, by a seed |
 //! | clock wrong | [`Node::shift_clock`] | another wall clock time, also after a boot | clock_settime in the node |
 //!
 //! A fault stays until it is healed, over node loss and boot too; only node
@@ -131,6 +132,7 @@ mod lab;
 mod link;
 mod node;
 mod packages;
+mod policy;
 mod protocol;
 mod random;
 mod switch;
@@ -148,6 +150,7 @@ pub use disk::{Disk, DiskFault};
 pub use error::{Error, ErrorKind, Result};
 pub use lab::{Lab, prerequisites};
 pub use node::{Node, NodeDisk};
+pub use policy::Policy;
 pub use wire::Wire;
 
 // The README's examples are compiled with the documentation tests.

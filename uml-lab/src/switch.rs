@@ -5,34 +5,32 @@
 //! address is behind which port, as a real switch does, so that a test of
 //! address takeover means something.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
 };
 
 use crate::cache::host_error;
 use crate::error::Result;
+use crate::policy::{Direction, Policy};
 
 /// Frames that wait for a node which does not take them; more are dropped.
 const QUEUE: usize = 256;
+/// Frames under way on all wires, delayed; more are dropped.
+const UNDER_WAY: usize = 1 << 16;
 /// Frames taken from one port before the next has its turn.
 const BATCH: usize = 64;
 /// Wanted size of socket buffers, in bytes; the host may grant less.
 const BUFFER: usize = 4 << 20;
 
 type Mac = [u8; 6];
-
-/// What happens to frames of one direction, from one port to another of the
-/// same wire. Delay, loss and rate have their place here.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Policy {
-    pub(crate) cut: bool,
-}
 
 /// All wires of a lab.
 #[derive(Debug)]
@@ -53,13 +51,27 @@ struct PortEnds {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By (from, to).
-    policies: HashMap<(usize, usize), Policy>,
+    /// By (from, to); those that never had a policy are not there.
+    directions: HashMap<(usize, usize), Direction>,
+    under_way: BinaryHeap<Reverse<UnderWay>>,
+    /// Number of the last frame put under way.
+    last: u64,
     carried: HashMap<(usize, usize), u64>,
     up: Vec<bool>,
     learned: HashMap<(usize, Mac), usize>,
     /// By receiving port: who sent it, and the frame.
     waiting: Vec<VecDeque<(usize, Vec<u8>)>>,
+}
+
+/// A frame on its way, in the order of arrival.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct UnderWay {
+    due: Instant,
+    /// Frames due at once arrive as they were sent.
+    number: u64,
+    from: usize,
+    to: usize,
+    frame: Vec<u8>,
 }
 
 impl Switch {
@@ -98,6 +110,9 @@ impl Switch {
         let mut state = self.state();
         state.up[port] = up;
         state.waiting[port].clear();
+        state
+            .under_way
+            .retain(|Reverse(frame)| frame.to != port && frame.from != port);
         state.learned.retain(|_, behind| *behind != port);
         let ends = &self.ports[port];
         let mut buffer = [0; 64];
@@ -108,23 +123,28 @@ impl Switch {
         }
     }
 
-    /// Changes what happens to frames from one port to another. On return no
-    /// frame is treated the old way any more.
-    pub(crate) fn set_policy(&self, from: usize, to: usize, change: impl FnOnce(&mut Policy)) {
+    /// Sets what happens to frames from one port to another. On return no frame
+    /// is treated the old way any more.
+    pub(crate) fn set_policy(&self, from: usize, to: usize, policy: Policy) {
         let mut state = self.state();
-        let policy = state.policies.entry((from, to)).or_default();
-        change(policy);
+        let now = Instant::now();
+        let direction = state
+            .directions
+            .entry((from, to))
+            .or_insert_with(|| Direction::new(now));
+        direction.set(policy, (from << 8 | to) as u64, now);
         if policy.cut {
             state.waiting[to].retain(|(sender, _)| *sender != from);
+            state
+                .under_way
+                .retain(|Reverse(frame)| (frame.from, frame.to) != (from, to));
         }
     }
 
     pub(crate) fn policy(&self, from: usize, to: usize) -> Policy {
-        self.state()
-            .policies
-            .get(&(from, to))
-            .copied()
-            .unwrap_or_default()
+        let state = self.state();
+        let direction = state.directions.get(&(from, to));
+        direction.map(Direction::policy).unwrap_or_default()
     }
 
     /// How many frames went from one port to another.
@@ -143,7 +163,7 @@ impl Switch {
         let mut buffer = vec![0; 65536];
         loop {
             let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.ports.len() + 1);
-            {
+            let next = {
                 let state = self.state();
                 for (port, waiting) in self.ports.iter().zip(&state.waiting) {
                     let mut events = PollFlags::POLLIN;
@@ -152,9 +172,11 @@ impl Switch {
                     }
                     fds.push(PollFd::new(port.ours.as_fd(), events));
                 }
-            }
+                state.under_way.peek().map(|Reverse(frame)| frame.due)
+            };
             fds.push(PollFd::new(self.stop.0.as_fd(), PollFlags::POLLIN));
-            match poll(&mut fds, PollTimeout::NONE) {
+            let wait = next.map(|due| due.saturating_duration_since(Instant::now()).into());
+            match ppoll(&mut fds, wait, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return,
             }
@@ -163,6 +185,7 @@ impl Switch {
                 .map(|fd| fd.revents().unwrap_or(PollFlags::empty()))
                 .collect();
             let mut state = self.state();
+            self.arrive(&mut state);
             for (n, flags) in ready.iter().enumerate() {
                 if n == self.ports.len() {
                     if !flags.is_empty() {
@@ -206,15 +229,55 @@ impl Switch {
             if port.wire != wire || n == from || known.is_some_and(|known| known != n) {
                 continue;
             }
-            let policy = state.policies.get(&(from, n)).copied().unwrap_or_default();
-            if policy.cut || !state.up[n] {
-                continue;
+            if state.up[n] {
+                self.judge(state, from, n, frame);
             }
-            *state.carried.entry((from, n)).or_default() += 1;
-            // Behind those that wait already, or frames would overtake.
-            if !state.waiting[n].is_empty() || self.deliver(n, frame).is_err() {
-                enqueue(&mut state.waiting[n], from, frame);
+        }
+    }
+
+    /// Lets the direction's policy decide on a frame.
+    fn judge(&self, state: &mut State, from: usize, to: usize, frame: &[u8]) {
+        let now = Instant::now();
+        let Some(direction) = state.directions.get_mut(&(from, to)) else {
+            self.hand_over(state, from, to, frame);
+            return;
+        };
+        let Some(fate) = direction.judge(frame.len(), now) else {
+            return;
+        };
+        for _ in 0..fate.copies {
+            if fate.due <= now {
+                self.hand_over(state, from, to, frame);
+            } else if state.under_way.len() < UNDER_WAY {
+                state.last += 1;
+                state.under_way.push(Reverse(UnderWay {
+                    due: fate.due,
+                    number: state.last,
+                    from,
+                    to,
+                    frame: frame.to_vec(),
+                }));
             }
+        }
+    }
+
+    /// Hands over the frames whose time has come.
+    fn arrive(&self, state: &mut State) {
+        let now = Instant::now();
+        while let Some(Reverse(next)) = state.under_way.peek()
+            && next.due <= now
+            && let Some(Reverse(next)) = state.under_way.pop()
+        {
+            self.hand_over(state, next.from, next.to, &next.frame);
+        }
+    }
+
+    /// Gives a frame to the node at the other end.
+    fn hand_over(&self, state: &mut State, from: usize, to: usize, frame: &[u8]) {
+        *state.carried.entry((from, to)).or_default() += 1;
+        // Behind those that wait already, or frames would overtake.
+        if !state.waiting[to].is_empty() || self.deliver(to, frame).is_err() {
+            enqueue(&mut state.waiting[to], from, frame);
         }
     }
 
@@ -273,6 +336,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
     use std::time::Duration;
+
+    use nix::poll::{PollTimeout, poll};
 
     use super::*;
 
@@ -360,17 +425,61 @@ mod tests {
     #[test]
     fn a_cut_has_a_direction() {
         switch_for(|switch| {
-            switch.set_policy(0, 1, |policy| policy.cut = true);
+            switch.set_policy(0, 1, Policy::new().cut());
             put(switch, 0, &frame(0xff, 1));
             assert!(got(switch, 2, LONG).is_some());
             assert_eq!(got(switch, 1, 0), None);
             put(switch, 1, &frame(0xff, 2));
             assert!(got(switch, 0, LONG).is_some(), "the way back is not cut");
             assert!(got(switch, 2, LONG).is_some());
-            switch.set_policy(0, 1, |policy| policy.cut = false);
+            switch.set_policy(0, 1, Policy::new());
             put(switch, 0, &frame(0xff, 3));
             assert_eq!(got(switch, 1, LONG), Some(frame(0xff, 3)));
             assert_eq!(switch.carried(0, 1), 1);
+        });
+    }
+
+    #[test]
+    fn delayed_frames_arrive_later_in_order_and_not_after_a_cut() {
+        switch_for(|switch| {
+            let delay = Duration::from_millis(300);
+            switch.set_policy(0, 1, Policy::new().delay(delay));
+            let start = Instant::now();
+            for n in 1..=50 {
+                put(switch, 0, &frame(0xff, n));
+            }
+            // The other direction of the same frames is at once.
+            assert_eq!(got(switch, 2, LONG), Some(frame(0xff, 1)));
+            for n in 1..=50 {
+                assert_eq!(got(switch, 1, LONG), Some(frame(0xff, n)));
+            }
+            assert!(start.elapsed() >= delay);
+            assert_eq!(switch.carried(0, 1), 50);
+            // A shorter delay does not let later frames overtake.
+            put(switch, 0, &frame(0xff, 60));
+            assert!((0..50).all(|_| got(switch, 2, LONG).is_some()));
+            switch.set_policy(0, 1, Policy::new());
+            put(switch, 0, &frame(0xff, 61));
+            assert_eq!(got(switch, 1, LONG), Some(frame(0xff, 60)));
+            assert_eq!(got(switch, 1, LONG), Some(frame(0xff, 61)));
+            // What is under way when the wire is cut does not arrive.
+            switch.set_policy(0, 1, Policy::new().delay(delay));
+            put(switch, 0, &frame(0xff, 70));
+            assert!((0..2).all(|_| got(switch, 2, LONG).is_some()));
+            switch.set_policy(0, 1, Policy::new().cut());
+            switch.set_policy(0, 1, Policy::new());
+            put(switch, 0, &frame(0xff, 71));
+            assert_eq!(got(switch, 1, LONG), Some(frame(0xff, 71)));
+        });
+    }
+
+    #[test]
+    fn a_duplicate_is_delivered_twice() {
+        switch_for(|switch| {
+            switch.set_policy(0, 1, Policy::new().duplicate(1.0));
+            put(switch, 0, &frame(0xff, 1));
+            assert_eq!(got(switch, 1, LONG), Some(frame(0xff, 1)));
+            assert_eq!(got(switch, 1, LONG), Some(frame(0xff, 1)));
         });
     }
 

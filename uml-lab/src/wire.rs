@@ -3,11 +3,13 @@
 use std::sync::{Arc, Weak};
 
 use crate::lab::Inner;
+use crate::policy::Policy;
 
-/// A wire of the lab: an Ethernet with a learning switch, which can be cut
-/// between any two nodes, in either direction.
+/// A wire of the lab: an Ethernet with a learning switch, which can be cut,
+/// slow or unreliable between any two nodes, in either direction.
 ///
-/// A cut is not seen as link loss in the node: frames just do not arrive.
+/// Nothing of this is seen as link loss in the node: frames just do not arrive,
+/// or late.
 #[derive(Clone, Debug)]
 pub struct Wire {
     lab: Weak<Inner>,
@@ -36,26 +38,48 @@ impl Wire {
     ///
     /// If a node is not on this wire.
     pub fn cut(&self, from: &str, to: &str) {
-        self.set(from, to, true);
+        self.set(from, to, Policy::new().cut());
     }
 
-    /// Heals the direction from one node to another.
+    /// Makes the direction from one node to another sound again. Frames under
+    /// way arrive when they would have.
     ///
     /// # Panics
     ///
     /// If a node is not on this wire.
     pub fn heal(&self, from: &str, to: &str) {
-        self.set(from, to, false);
+        self.set(from, to, Policy::new());
     }
 
     /// Cuts every direction.
     pub fn cut_all(&self) {
-        self.set_all(true);
+        self.set_all(Policy::new().cut());
     }
 
-    /// Heals every direction.
+    /// Makes every direction sound again.
     pub fn heal_all(&self) {
-        self.set_all(false);
+        self.set_all(Policy::new());
+    }
+
+    /// Sets what happens to the frames from one node to another that are sent
+    /// from now on, instead of what was set before.
+    ///
+    /// # Panics
+    ///
+    /// If a node is not on this wire.
+    pub fn set(&self, from: &str, to: &str, policy: Policy) {
+        self.set_pairs(&self.pairs(from, to), policy);
+    }
+
+    /// Sets what happens to all frames of the wire. Each direction has its own
+    /// random numbers.
+    pub fn set_all(&self, policy: Policy) {
+        let ports = || self.cable.ports.iter().map(|(_, port)| *port);
+        let pairs: Vec<_> = ports()
+            .flat_map(|from| ports().map(move |to| (from, to)))
+            .filter(|(from, to)| from != to)
+            .collect();
+        self.set_pairs(&pairs, policy);
     }
 
     /// Says whether the direction from one node to another is cut.
@@ -74,7 +98,8 @@ impl Wire {
         })
     }
 
-    /// Returns how many frames went from one node to another so far.
+    /// Returns how many frames arrived at one node from another so far, doubled
+    /// ones twice.
     ///
     /// # Panics
     ///
@@ -91,24 +116,11 @@ impl Wire {
             .sum()
     }
 
-    fn set(&self, from: &str, to: &str, cut: bool) {
-        self.set_pairs(&self.pairs(from, to), cut);
-    }
-
-    fn set_all(&self, cut: bool) {
-        let ports = || self.cable.ports.iter().map(|(_, port)| *port);
-        let pairs: Vec<_> = ports()
-            .flat_map(|from| ports().map(move |to| (from, to)))
-            .filter(|(from, to)| from != to)
-            .collect();
-        self.set_pairs(&pairs, cut);
-    }
-
     /// Without a lab there is nothing to cut.
-    fn set_pairs(&self, pairs: &[(usize, usize)], cut: bool) {
+    fn set_pairs(&self, pairs: &[(usize, usize)], policy: Policy) {
         if let Some(lab) = self.lab.upgrade() {
             for (from, to) in pairs {
-                lab.switch.set_policy(*from, *to, |policy| policy.cut = cut);
+                lab.switch.set_policy(*from, *to, policy);
             }
         }
     }
