@@ -258,7 +258,7 @@ impl Container {
     /// of its own without this program's memory and descriptors. It has the
     /// environment, cgroup and mount namespace of the caller.
     ///
-    /// Blocks until the start is over, at most half a second longer than
+    /// Blocks until the start is over, at most a second longer than
     /// `deadline`; a start that outlives it is not taken back.
     ///
     /// # Errors
@@ -332,20 +332,24 @@ impl Container {
         self.simple("stop", Verb::Stop, deadline)
     }
 
-    /// Waits until the container is in `state`; false if it is not by the
-    /// deadline. The deadline holds even if the monitor hangs, and zero means
-    /// "now" (liblxc's own wait would block for ever).
+    /// Waits until the container is in `state`; false if it is in another one
+    /// at the deadline. Zero means "now" (liblxc's own wait would block for
+    /// ever).
+    ///
+    /// The state is asked for at least once, whatever the deadline, and the
+    /// answer is the truth: starting the question may take a minute on a
+    /// machine that is very busy, and the monitor may take ten seconds to
+    /// answer it.
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::Timeout`] if the monitor does not answer in that time;
     /// [`ErrorKind::Helper`].
     pub fn wait(&self, state: State, deadline: Duration) -> Result<bool> {
         let verb = Verb::Wait {
             state: state.as_str().as_bytes().to_vec(),
         };
-        let call = self.call("wait", verb, deadline);
-        self.outcome::<()>(&call, run(&call)?)
-            .map(|outcome| outcome.is_done())
+        self.ask(&self.call("wait", verb, deadline))
     }
 
     /// Waits until nothing of the container is left: state stopped, monitor
@@ -353,15 +357,23 @@ impl Container {
     /// process in its cgroups. False if something is left at the deadline.
     ///
     /// [`Container::shutdown`] and [`Container::stop`] do this by themselves;
-    /// this is for a container that was ended by somebody else.
+    /// this is for a container that was ended by somebody else. It looks at
+    /// least once, as [`Container::wait`] does.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Helper`].
+    /// As [`Container::wait`].
     pub fn wait_gone(&self, deadline: Duration) -> Result<bool> {
-        let call = self.call("wait_gone", Verb::WaitGone, deadline);
-        self.outcome::<()>(&call, run(&call)?)
-            .map(|outcome| outcome.is_done())
+        self.ask(&self.call("wait_gone", Verb::WaitGone, deadline))
+    }
+
+    /// Yes, or no with a state seen; not to know is an error.
+    fn ask(&self, call: &Call<'_>) -> Result<bool> {
+        match self.outcome::<()>(call, run(call)?)? {
+            Outcome::Done(()) => Ok(true),
+            Outcome::Unknown(unknown) if unknown.last_state.is_some() => Ok(false),
+            unknown => unknown.done().map(|()| true),
+        }
     }
 
     /// Suspends all processes of the container.
@@ -556,7 +568,7 @@ pub(crate) fn ended(helper: Helper, last: Next) -> Ended {
         Next::Event(Event::Done(reply)) => Ended::Reply(reply, helper.finish(true)),
         Next::TimedOut => Ended::TimedOut(helper.finish(false)),
         Next::Died(how) => Ended::Died(how, helper.finish(true)),
-        Next::Event(Event::Populate { .. }) | Next::Ready => Ended::Died(
+        Next::Event(Event::Populate { .. } | Event::Ready) | Next::Ready => Ended::Died(
             "it asked what nobody can answer".to_owned(),
             helper.finish(false),
         ),

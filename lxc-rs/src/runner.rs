@@ -34,7 +34,12 @@ const ABOVE: RawFd = 32;
 
 /// How much longer than its own deadline the helper lives: it knows the
 /// deadline, too, and gives up first wherever it waits by itself.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a question is given at least, whatever its deadline: to start the
+/// helper on a machine that is busy, and to be answered by the monitor.
+const BEGIN: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long a helper that undoes its work is left alone.
 const UNDO: Duration = Duration::from_secs(10);
@@ -91,13 +96,18 @@ impl Call<'_> {
                 return Err(self.os_error("no handle on the helper process", error));
             }
         };
+        let asks = matches!(self.verb, Verb::Wait { .. } | Verb::WaitGone);
         let mut helper = Helper {
             pid,
             pidfd,
             socket: ours,
             buffer: Vec::new(),
             log: File::from(log),
-            dies: begun.checked_add(self.deadline.saturating_add(GRACE)),
+            dies: begun.checked_add(match asks {
+                true => self.deadline.max(BEGIN),
+                false => self.deadline.saturating_add(GRACE),
+            }),
+            answers: asks.then(|| self.deadline.max(ANSWER).saturating_add(GRACE)),
             undoes: self.verb == Verb::Create,
             ended: false,
         };
@@ -126,6 +136,8 @@ pub(crate) struct Helper {
     log: File,
     /// When it is killed; `None` for a deadline beyond the clock's range.
     dies: Option<Instant>,
+    /// For a question: how long it may take once the helper is ready.
+    answers: Option<Duration>,
     undoes: bool,
     ended: bool,
 }
@@ -231,12 +243,18 @@ impl Helper {
     }
 
     fn take(&mut self) -> io::Result<Option<Event>> {
-        let Some(frame) = wire::split(&mut self.buffer)? else {
-            return Ok(None);
-        };
-        Event::decode(&frame)
-            .map(Some)
-            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+        while let Some(frame) = wire::split(&mut self.buffer)? {
+            match Event::decode(&frame) {
+                Some(Event::Ready) => {
+                    if let Some(time) = self.answers {
+                        self.dies = Instant::now().checked_add(time);
+                    }
+                }
+                Some(event) => return Ok(Some(event)),
+                None => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+        Ok(None)
     }
 
     fn read(&mut self) -> io::Result<()> {

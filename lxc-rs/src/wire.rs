@@ -82,6 +82,9 @@ pub(crate) const PROGRAM: &str = "lxc-rs-helper";
 /// What the helper says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// liblxc and the container are loaded: what takes time from now on is the
+    /// call itself.
+    Ready,
     /// `create` made the (empty) root file system; the helper waits for one
     /// byte: 1 to go on, anything else to undo.
     Populate { rootfs: Vec<u8> },
@@ -218,6 +221,7 @@ impl Event {
         let mut to = Encoder::default();
         match self {
             Self::Populate { rootfs } => to.u8(0).bytes(rootfs),
+            Self::Ready => to.u8(14),
             Self::Done(Reply::Done) => to.u8(1),
             Self::Done(Reply::State(state)) => to.u8(2).bytes(state),
             Self::Done(Reply::Exited(status)) => to.u8(3).i32(*status),
@@ -248,6 +252,7 @@ impl Event {
             3 => Self::Done(Reply::Exited(from.i32()?)),
             4 => Self::Done(Reply::ExecFailed(from.i32()?)),
             5 => Self::Done(Reply::TimedOut(from.bytes()?)),
+            14 => Self::Ready,
             tag => Self::Done(Reply::Failed(match tag {
                 6 => Failure::Library(from.bytes()?),
                 7 => Failure::NotLoaded,
@@ -489,9 +494,12 @@ mod tests {
             .into_iter()
             .chain(failures.into_iter().map(Reply::Failed))
             .map(Event::Done);
-        for event in replies.chain([Event::Populate {
-            rootfs: b"/srv/lxc/m1/rootfs".to_vec(),
-        }]) {
+        for event in replies.chain([
+            Event::Ready,
+            Event::Populate {
+                rootfs: b"/srv/lxc/m1/rootfs".to_vec(),
+            },
+        ]) {
             let bytes = event.encode();
             assert_eq!(Event::decode(&bytes).as_ref(), Some(&event));
             for cut in 0..bytes.len() {

@@ -27,6 +27,7 @@ mod wire;
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let reply = match Request::decode(&bytes) {
-        Some(request) => serve(&request).unwrap_or_else(Reply::Failed),
+        Some(request) => serve(&request, &mut socket).unwrap_or_else(Reply::Failed),
         None => Reply::Failed(Failure::Internal(b"the request cannot be read".to_vec())),
     };
     match wire::send(&mut socket, &Event::Done(reply).encode()) {
@@ -76,7 +77,7 @@ fn template(rootfs: Vec<u8>) -> ExitCode {
     }
 }
 
-fn serve(request: &Request) -> Result<Reply, Failure> {
+fn serve(request: &Request, socket: &mut UnixStream) -> Result<Reply, Failure> {
     let ends = Instant::now() + Duration::from_millis(request.millis);
     let library = c_string(&request.library)?;
     let library = sys::Library::open_file(&library).map_err(|error| {
@@ -107,6 +108,8 @@ fn serve(request: &Request) -> Result<Reply, Failure> {
         format!("/proc/self/fd/{}", wire::LOG).as_bytes(),
     )?);
     let container = open(library)?;
+    wire::send(socket, &Event::Ready.encode())
+        .map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
     if request.verb == Verb::Create {
         return create(&container);
     }

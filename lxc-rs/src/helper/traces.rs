@@ -12,7 +12,9 @@ use crate::os;
 use crate::wire;
 
 pub(crate) struct Traces {
-    monitors: Vec<OwnedFd>,
+    /// Monitor and init. A process is reported as ended after its descriptors,
+    /// directories and namespaces are closed, what they held up included.
+    processes: Vec<OwnedFd>,
     cgroups: Vec<PathBuf>,
 }
 
@@ -24,22 +26,31 @@ impl Traces {
         if init > 0 {
             // The monitor cloned init, so it is its parent.
             pids.extend(parent(init).filter(|parent| *parent > 1 && !pids.contains(parent)));
+            pids.push(init);
             cgroups = payload_cgroups(init);
         }
         Self {
-            monitors: pids.into_iter().filter_map(os::pidfd).collect(),
+            processes: pids.into_iter().filter_map(os::pidfd).collect(),
             cgroups,
         }
     }
 
     pub(crate) fn gone(&self) -> bool {
-        self.monitors
+        self.processes
             .iter()
-            .all(|monitor| os::ended(monitor, Duration::ZERO))
-            && self.cgroups.iter().all(|cgroup| {
-                // The directory goes with the monitor; one without processes is no trace.
-                fs::read(cgroup.join("cgroup.procs")).map_or(true, |processes| processes.is_empty())
-            })
+            .all(|process| os::ended(process, Duration::ZERO))
+            && self.cgroups.iter().all(|cgroup| is_empty(cgroup))
+    }
+}
+
+/// Whether no process is left in a cgroup and those below. The directory goes
+/// with the monitor; one without processes is no trace.
+fn is_empty(cgroup: &Path) -> bool {
+    // `populated` also counts processes that are ending and still have files
+    // open, which the list of processes leaves out. Version 1 has the list only.
+    match fs::read_to_string(cgroup.join("cgroup.events")) {
+        Ok(events) => !events.lines().any(|line| line == "populated 1"),
+        Err(_) => fs::read(cgroup.join("cgroup.procs")).map_or(true, |list| list.is_empty()),
     }
 }
 
