@@ -187,7 +187,7 @@ impl Container {
         Ok(text)
     }
 
-    fn key(&self, call: &'static str, key: &str) -> Result<CString> {
+    pub(crate) fn key(&self, call: &'static str, key: &str) -> Result<CString> {
         CString::new(key)
             .ok()
             .filter(|key| !key.is_empty())

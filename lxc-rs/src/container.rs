@@ -161,7 +161,7 @@ impl Container {
     pub fn state_within(&self, deadline: Duration) -> Result<Outcome<State>> {
         let call = self.call("state", Verb::State, deadline);
         match run(&call)? {
-            Ended::Reply(Reply::State(state), _) => {
+            Ended::Reply(Reply::State { state }, _) => {
                 Ok(Outcome::Done(self.parse_state("state", &state)?))
             }
             ended => self.outcome(&call, ended),
@@ -274,17 +274,7 @@ impl Container {
     /// Root, or what liblxc needs for unprivileged containers.
     #[doc(alias = "daemonize")]
     pub fn start(&self, options: &StartOptions, deadline: Duration) -> Result<Outcome> {
-        partial::refuse("start", &self.lxcpath, &self.name)?;
-        let names_rootfs =
-            |edit: &Edit| matches!(edit, Edit::Set { key, .. } if key == b"lxc.rootfs.path");
-        if !options.host_rootfs
-            && !options.edits.iter().any(names_rootfs)
-            && self.rootfs()?.is_none()
-        {
-            let detail = "its configuration names no root file system, and liblxc would run init on this \
-                machine's own (is the file empty or cut off?)";
-            return Err(self.error("start", ErrorKind::RootfsMissing, detail));
-        }
+        self.check_start("start", options)?;
         let mut call = self.call(
             "start",
             Verb::Start {
@@ -294,7 +284,7 @@ impl Container {
         );
         call.edits.extend(options.edits.iter().cloned());
         match run(&call)? {
-            Ended::Reply(Reply::State(state), log) => {
+            Ended::Reply(Reply::State { state }, log) => {
                 // "Started" is also what liblxc says of an init that cannot be executed.
                 match State::parse(&state) {
                     Some(State::Stopped | State::Aborting | State::Stopping) => {
@@ -308,11 +298,28 @@ impl Container {
         }
     }
 
+    /// Refuses what would start on the host's own root.
+    pub(crate) fn check_start(&self, call: &'static str, options: &StartOptions) -> Result<()> {
+        partial::refuse(call, &self.lxcpath, &self.name)?;
+        let names_rootfs =
+            |edit: &Edit| matches!(edit, Edit::Set { key, .. } if key == b"lxc.rootfs.path");
+        if !options.host_rootfs
+            && !options.edits.iter().any(names_rootfs)
+            && self.rootfs()?.is_none()
+        {
+            let detail = "its configuration names no root file system, and liblxc would run init on this \
+                machine's own (is the file empty or cut off?)";
+            return Err(self.error(call, ErrorKind::RootfsMissing, detail));
+        }
+        Ok(())
+    }
+
     /// Sends init its halt signal (`lxc.signal.halt`) and waits until the
     /// container and its monitor are gone, so that its file system can be
     /// unmounted.
     ///
-    /// An init that ignores the signal is [`Outcome::Unknown`] at the
+    /// An init that has only just started and does not hear the signal gets it
+    /// again when it does. One that ignores it is [`Outcome::Unknown`] at the
     /// deadline; [`Container::stop`] is the way on.
     ///
     /// # Errors
@@ -406,7 +413,12 @@ impl Container {
         self.simple("destroy", Verb::Destroy, deadline)
     }
 
-    fn simple(&self, name: &'static str, verb: Verb, deadline: Duration) -> Result<Outcome> {
+    pub(crate) fn simple(
+        &self,
+        name: &'static str,
+        verb: Verb,
+        deadline: Duration,
+    ) -> Result<Outcome> {
         let call = self.call(name, verb, deadline);
         self.outcome(&call, run(&call)?)
     }
@@ -429,8 +441,10 @@ impl Container {
 
     /// Finds what liblxc's refusal was about, by looking at the facts: the log
     /// is for people.
-    fn explain(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Refused || !matches!(error.call(), "start" | "destroy") {
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Refused
+            || !matches!(error.call(), "start" | "start_foreground" | "destroy")
+        {
             return error;
         }
         let findings: Vec<(ErrorKind, String)> = match error.call() {
@@ -494,6 +508,14 @@ impl StartOptions {
         Self::default()
     }
 
+    pub(crate) fn argv(&self) -> &[Vec<u8>] {
+        &self.argv
+    }
+
+    pub(crate) fn edits(&self) -> &[Edit] {
+        &self.edits
+    }
+
     /// Runs this instead of the configured init. An empty list means the
     /// configured one (handed to liblxc it would end the container at once).
     pub fn command<A: Into<OsString>>(mut self, argv: impl IntoIterator<Item = A>) -> Self {
@@ -545,6 +567,8 @@ impl Nothing for () {
 }
 
 impl Nothing for State {}
+impl Nothing for i32 {}
+impl Nothing for Vec<Vec<u8>> {}
 
 /// How a helper ended.
 pub(crate) enum Ended {
@@ -565,10 +589,10 @@ pub(crate) fn run(call: &Call<'_>) -> Result<Ended> {
 /// Ends a helper after its last event.
 pub(crate) fn ended(helper: Helper, last: Next) -> Ended {
     match last {
-        Next::Event(Event::Done(reply)) => Ended::Reply(reply, helper.finish(true)),
+        Next::Event(Event::Done { reply }) => Ended::Reply(reply, helper.finish(true)),
         Next::TimedOut => Ended::TimedOut(helper.finish(false)),
         Next::Died(how) => Ended::Died(how, helper.finish(true)),
-        Next::Event(Event::Populate { .. } | Event::Ready) | Next::Ready => Ended::Died(
+        Next::Event(_) | Next::Ready => Ended::Died(
             "it asked what nobody can answer".to_owned(),
             helper.finish(false),
         ),
@@ -598,11 +622,9 @@ pub(crate) fn outcome<T: Nothing>(call: &Call<'_>, ended: Ended) -> Result<Outco
             Some(nothing) => return Ok(Outcome::Done(nothing)),
             None => call.error(ErrorKind::Helper, "the helper process gave no value"),
         },
-        Reply::TimedOut(state) => return Ok(unknown(call, State::parse(&state), log)),
-        Reply::Failed(failure) => failed(call, failure, &log),
-        Reply::State(_) | Reply::Exited(_) | Reply::ExecFailed(_) => {
-            call.error(ErrorKind::Helper, "the helper process gave a wrong answer")
-        }
+        Reply::TimedOut { state } => return Ok(unknown(call, State::parse(&state), log)),
+        Reply::Failed { failure } => failed(call, failure, &log),
+        _ => call.error(ErrorKind::Helper, "the helper process gave a wrong answer"),
     };
     Err(error.with_log(log))
 }
@@ -626,11 +648,11 @@ fn failed(call: &Call<'_>, failure: Failure, log: &[LogLine]) -> Error {
         causes.any(|line| words.iter().any(|word| line.message.contains(word)))
     };
     match failure {
-        Failure::Library(why) => {
+        Failure::Library { text: why } => {
             let detail = format!("the helper process cannot load liblxc: {}", text(why));
             call.error(ErrorKind::Unsupported, detail)
         }
-        Failure::Edit(index) => {
+        Failure::Edit { index } => {
             let edit = usize::try_from(index)
                 .ok()
                 .and_then(|index| call.edits.get(index));
@@ -650,21 +672,26 @@ fn failed(call: &Call<'_>, failure: Failure, log: &[LogLine]) -> Error {
         Failure::NotDefined => {
             call.error(ErrorKind::NotDefined, "there is no such container any more")
         }
-        Failure::Running(state) => call.error(
+        Failure::Running { state } => call.error(
             ErrorKind::AlreadyRunning,
             format!("its state is {}", text(state)),
         ),
         Failure::NotRunning => call.error(ErrorKind::NotRunning, "it does not run"),
         // As root a denial is a consequence of something else.
-        Failure::Call(_) | Failure::NotLoaded if !nix::unistd::geteuid().is_root() && denied() => {
+        Failure::Call { .. } | Failure::NotLoaded
+            if !nix::unistd::geteuid().is_root() && denied() =>
+        {
             call.error(ErrorKind::NoPermission, "liblxc was denied something")
         }
         Failure::NotLoaded => call.error(
             ErrorKind::ConfigRejected,
             "liblxc rejects the configuration",
         ),
-        Failure::Call(_) => call.error(ErrorKind::Refused, "liblxc says no"),
-        Failure::Internal(why) => call.error(
+        Failure::Call { .. } => call.error(ErrorKind::Refused, "liblxc says no"),
+        Failure::File { what, errno } => call
+            .error(ErrorKind::Io, text(what))
+            .os(std::io::Error::from_raw_os_error(errno)),
+        Failure::Internal { text: why } => call.error(
             ErrorKind::Helper,
             format!("the helper process failed: {}", text(why)),
         ),

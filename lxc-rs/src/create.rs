@@ -195,7 +195,7 @@ struct Configured(Vec<u8>);
 
 impl Nothing for Configured {}
 
-fn set(key: &str, value: &OsStr) -> Edit {
+pub(crate) fn set(key: &str, value: &OsStr) -> Edit {
     Edit::Set {
         key: key.as_bytes().to_vec(),
         value: value.as_bytes().to_vec(),
@@ -235,7 +235,7 @@ fn conduct(
     let ended = ended(helper, last);
     match (filled, ended) {
         (Ok(text), Ended::Reply(Reply::Done, _)) => Ok(Outcome::Done(Configured(text))),
-        (Ok(_), Ended::Reply(Reply::Failed(_), log)) if late => {
+        (Ok(_), Ended::Reply(Reply::Failed { .. }, log)) if late => {
             let detail =
                 "filling the root file system took longer than the deadline; nothing is left";
             Err(call.error(ErrorKind::Timeout, detail).with_log(log))

@@ -58,6 +58,12 @@ pub enum ErrorKind {
     BridgeMissing,
     /// Snapshots depend on the container.
     HasSnapshots,
+    /// There is no such snapshot.
+    SnapshotMissing,
+    /// Subvolumes inside the root file system would be lost.
+    NestedSubvolumes,
+    /// The container's cgroup has no such file.
+    NoCgroupItem,
     /// The process lacks a privilege.
     NoPermission,
     /// The running liblxc cannot do this, or is too old, or is not there.

@@ -44,32 +44,47 @@
 //! and consoles.
 
 mod attach;
+mod checkpoint;
+mod clone;
 mod config;
+mod config_file;
 mod container;
 mod create;
 mod error;
+mod foreground;
+pub mod layout;
 mod list;
+mod live;
 mod log;
 mod os;
 pub mod partial;
 mod path;
 mod rootfs;
 mod runner;
+mod snapshot;
 mod state;
 mod sys;
+mod template;
 mod tree;
 mod wire;
 
-pub use attach::{AttachCommand, AttachOutput};
+pub use attach::{AttachChild, AttachCommand, AttachOutput, Namespace};
+pub use clone::CloneOptions;
+pub use config_file::{ConfigFile, Finding, Item, Problem};
 pub use container::{Container, StartOptions};
 pub use create::CreateSpec;
 pub use error::{Error, ErrorKind, Result};
+pub use foreground::Foreground;
+pub use layout::Snapshot;
 pub use list::{Listed, list, names};
+pub use live::{Console, Mount};
 pub use log::{LogLevel, LogLine};
-pub use path::{ContainerName, LxcPath};
+pub use path::{ContainerName, LxcPath, global_config_item};
 pub use rootfs::Rootfs;
+pub use snapshot::{RestoreOptions, SnapshotOptions};
 pub use state::{Outcome, State, Unknown};
 pub use sys::Version;
+pub use template::{Backing, Template};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,8 +1,8 @@
 //! Where containers live, and what they are called.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{Library, LoadError, OLDEST, Version};
+use crate::sys::{Library, LoadError, OLDEST, Object, Version};
 
 /// A directory that holds containers, and the liblxc that runs them.
 ///
@@ -128,6 +128,22 @@ impl LxcPath {
         CString::new(name).is_ok_and(|name| self.0.library.knows_item(&name))
     }
 
+    /// All keys of liblxc's table, sorted.
+    #[must_use]
+    #[doc(alias = "get_keys")]
+    pub fn config_keys(&self) -> Vec<String> {
+        // The question needs an object; one that is not defined will do.
+        let keys = Object::open(self.0.library.clone(), c"keys", &self.0.c_path)
+            .and_then(|object| object.keys(None))
+            .unwrap_or_default();
+        let mut keys: Vec<String> = String::from_utf8_lossy(&keys)
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        keys.sort();
+        keys
+    }
+
     /// Whether the directory is on a Btrfs file system.
     ///
     /// # Errors
@@ -140,6 +156,11 @@ impl LxcPath {
         Ok(info.filesystem_type() == BTRFS_SUPER_MAGIC)
     }
 
+    /// Another directory as an lxcpath of the same liblxc.
+    pub(crate) fn sibling(&self, path: &Path) -> Result<Self> {
+        Self::open(path, self.0.library.clone())
+    }
+
     pub(crate) fn c_path(&self) -> &CString {
         &self.0.c_path
     }
@@ -147,6 +168,22 @@ impl LxcPath {
     pub(crate) fn library(&self) -> &Library {
         &self.0.library
     }
+}
+
+/// An item of the system's lxc.conf, for example `lxc.lxcpath` or
+/// `lxc.default_config`; `None` if liblxc has no value for it.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`] for a key that is no text of liblxc's;
+/// [`ErrorKind::Unsupported`] without a usable liblxc.
+#[doc(alias = "lxc_get_global_config_item")]
+pub fn global_config_item(key: &str) -> Result<Option<OsString>> {
+    let name = CString::new(key).map_err(|_| {
+        let detail = format!("{key:?} cannot be a key");
+        Error::new(ErrorKind::InvalidInput, "global_config_item", detail)
+    })?;
+    Ok(library()?.global_item(&name).map(OsString::from_vec))
 }
 
 fn library() -> Result<Library> {

@@ -1,12 +1,18 @@
 //! Where a container's root file system is, and what keeps it there.
+#![allow(unsafe_code, reason = "one ioctl of Btrfs")]
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
+
+use crate::layout;
 
 /// The inode number of every Btrfs subvolume's root directory
 /// (`BTRFS_FIRST_FREE_OBJECTID`, btrfs_tree.h).
@@ -14,6 +20,7 @@ const SUBVOLUME_ROOT: u64 = 256;
 
 /// The value of `lxc.rootfs.path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Rootfs {
     /// The driver that is named, for example `btrfs`; `None` if liblxc picks
@@ -49,6 +56,33 @@ impl Rootfs {
         is_subvolume(&self.path)
     }
 
+    /// How many subvolumes there are inside this one. Btrfs snapshots, and so
+    /// LXC's, do not contain them: they have empty directories in their place.
+    ///
+    /// # Errors
+    ///
+    /// The errno of the question; `ENOTTY` for something else than Btrfs.
+    ///
+    /// # Kernel support
+    ///
+    /// 4.18.
+    #[doc(alias = "BTRFS_IOC_GET_SUBVOL_ROOTREF")]
+    pub fn nested_subvolumes(&self) -> io::Result<usize> {
+        nested_subvolumes(&self.path)
+    }
+
+    /// As it stands in a configuration: driver, colon, path.
+    #[must_use]
+    pub fn to_value(&self) -> OsString {
+        let mut value = OsString::new();
+        if let Some(driver) = &self.driver {
+            value.push(driver);
+            value.push(":");
+        }
+        value.push(&self.path);
+        value
+    }
+
     /// Whether this is a subvolume that liblxc will treat as a plain
     /// directory: then its snapshots are copies by rsync, and a clone as a
     /// snapshot is an overlay over the live original.
@@ -61,6 +95,43 @@ impl Rootfs {
 pub(crate) fn is_subvolume(path: &Path) -> bool {
     let btrfs = statfs(path).is_ok_and(|info| info.filesystem_type() == BTRFS_SUPER_MAGIC);
     btrfs && fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.ino() == SUBVOLUME_ROOT)
+}
+
+/// `struct btrfs_ioctl_get_subvol_rootref_args`, linux/btrfs.h.
+#[repr(C)]
+struct RootRefs {
+    /// In and out: the smallest id of interest.
+    least: u64,
+    /// Id of a subvolume, and of the directory it is in.
+    refs: [[u64; 2]; 255],
+    count: u8,
+    unused: [u8; 7],
+}
+
+const _: () = assert!(size_of::<RootRefs>() == 4096);
+
+nix::ioctl_readwrite!(btrfs_subvolume_refs, 0x94, 61, RootRefs);
+
+fn nested_subvolumes(path: &Path) -> io::Result<usize> {
+    let dir = File::open(path)?;
+    let mut refs = RootRefs {
+        least: 0,
+        refs: [[0; 2]; 255],
+        count: 0,
+        unused: [0; 7],
+    };
+    let mut found = 0;
+    loop {
+        // SAFETY: reads and writes one `RootRefs`, whose size is asserted above.
+        let asked = unsafe { btrfs_subvolume_refs(dir.as_raw_fd(), &mut refs) };
+        found += usize::from(refs.count);
+        match asked {
+            // There are more than fit; `least` is now behind the last one.
+            Err(Errno::EOVERFLOW) if refs.count > 0 => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(found),
+        }
+    }
 }
 
 /// How deep includes are followed.
@@ -105,7 +176,7 @@ fn included(path: &Path) -> Vec<PathBuf> {
 
 /// Whether a container's directory holds snapshots.
 pub(crate) fn has_snapshots(dir: &Path) -> bool {
-    fs::read_dir(dir.join("snaps")).is_ok_and(|mut entries| entries.next().is_some())
+    fs::read_dir(layout::snapshots_dir(dir)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 #[cfg(test)]

@@ -212,6 +212,21 @@ impl Helper {
         without_sigpipe(|| self.socket.write_all(&[u8::from(yes)]))
     }
 
+    /// Changes when the helper is killed; `None` is never.
+    pub(crate) fn until(&mut self, time: Option<Instant>) {
+        self.dies = time;
+    }
+
+    /// Hands a signal to the attached command.
+    pub(crate) fn signal(&mut self, number: u8) -> io::Result<()> {
+        without_sigpipe(|| self.socket.write_all(&[number]))
+    }
+
+    /// Lets the helper go on alone, and collects it whenever it ends.
+    pub(crate) fn detach(mut self) {
+        self.leave();
+    }
+
     /// Whether the helper would be killed by now.
     pub(crate) fn is_late(&self) -> bool {
         self.dies.is_some_and(|dies| Instant::now() + GRACE >= dies)
@@ -298,8 +313,12 @@ impl Helper {
             self.reap();
             return;
         }
-        // Stuck in the kernel, on a disk that does not answer: a thread
-        // collects it whenever it comes back.
+        // Stuck in the kernel, on a disk that does not answer.
+        self.leave();
+    }
+
+    /// A thread collects the helper when it ends.
+    fn leave(&mut self) {
         self.ended = true;
         if let Ok(pidfd) = self.pidfd.try_clone() {
             let wait = move || {

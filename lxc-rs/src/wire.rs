@@ -9,64 +9,268 @@ use std::io::{self, Read, Write};
 /// Longest frame either side accepts.
 const LIMIT: usize = 64 << 20;
 
-/// One call into liblxc.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    /// File of the liblxc to load.
-    pub(crate) library: Vec<u8>,
-    pub(crate) lxcpath: Vec<u8>,
-    pub(crate) name: Vec<u8>,
-    /// Milliseconds the helper gives itself where it waits.
-    pub(crate) millis: u64,
-    /// Changes to the configuration in memory, made before the call.
-    pub(crate) edits: Vec<Edit>,
-    pub(crate) verb: Verb,
+/// Something that goes over the wire.
+trait Wire: Sized {
+    fn put(&self, to: &mut Vec<u8>);
+    fn take(from: &mut &[u8]) -> Option<Self>;
 }
 
-/// A change to a container's configuration in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Edit {
-    Set { key: Vec<u8>, value: Vec<u8> },
-    Clear { key: Vec<u8> },
+macro_rules! numbers {
+    ($($number:ty),*) => {$(
+        impl Wire for $number {
+            fn put(&self, to: &mut Vec<u8>) {
+                to.extend_from_slice(&self.to_le_bytes());
+            }
+
+            fn take(from: &mut &[u8]) -> Option<Self> {
+                let (first, rest) = from.split_first_chunk()?;
+                *from = rest;
+                Some(Self::from_le_bytes(*first))
+            }
+        }
+    )*};
 }
 
-/// What the helper is to do once it has the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    /// Nothing more: only shows whether the configuration loads.
-    Check,
-    State,
-    /// Daemonized start; no arguments means the configured init.
-    Start {
-        argv: Vec<Vec<u8>>,
-    },
-    /// Halt signal, then wait until the container is gone.
-    Shutdown,
-    /// Kill, then wait until the container is gone.
-    Stop,
-    Freeze,
-    Unfreeze,
-    Wait {
-        state: Vec<u8>,
-    },
-    /// Wait until neither state nor monitor nor processes are left.
-    WaitGone,
-    Attach(Attach),
-    /// Makes a container on a new Btrfs subvolume.
-    Create,
-    Destroy,
+numbers!(u8, u32, i32, u64, i64);
+
+impl Wire for bool {
+    fn put(&self, to: &mut Vec<u8>) {
+        u8::from(*self).put(to);
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        u8::take(from).map(|byte| byte != 0)
+    }
 }
 
-/// A command to run inside a container; its stdio are the helper's
-/// [`STDIO`] descriptors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attach {
-    pub(crate) argv: Vec<Vec<u8>>,
-    pub(crate) env: Vec<Vec<u8>>,
-    pub(crate) keep_env: bool,
-    pub(crate) cwd: Vec<u8>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) gid: Option<u32>,
+impl<T: Wire> Wire for Option<T> {
+    fn put(&self, to: &mut Vec<u8>) {
+        self.is_some().put(to);
+        if let Some(value) = self {
+            value.put(to);
+        }
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        Some(match bool::take(from)? {
+            true => Some(T::take(from)?),
+            false => None,
+        })
+    }
+}
+
+/// Bytes of a path, a name or a text.
+pub(crate) type Bytes = Vec<u8>;
+
+impl<T: Wire> Wire for Vec<T> {
+    fn put(&self, to: &mut Vec<u8>) {
+        u32::try_from(self.len()).unwrap_or(u32::MAX).put(to);
+        self.iter().for_each(|item| item.put(to));
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        let items = u32::take(from)?;
+        (0..items).map(|_| T::take(from)).collect()
+    }
+}
+
+macro_rules! wire_struct {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct $name {
+            $($(#[$doc])* pub(crate) $field: $type,)*
+        }
+
+        impl Wire for $name {
+            fn put(&self, to: &mut Vec<u8>) {
+                $(self.$field.put(to);)*
+            }
+
+            fn take(from: &mut &[u8]) -> Option<Self> {
+                Some(Self { $($field: Wire::take(from)?,)* })
+            }
+        }
+    };
+}
+
+/// An enum whose variants go as one byte and their fields.
+macro_rules! wire_enum {
+    ($(#[$meta:meta])* $name:ident {
+        $($(#[$doc:meta])* $tag:literal $variant:ident $({ $($field:ident: $type:ty),* $(,)? })?,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($(#[$doc])* $variant $({ $($field: $type),* })?,)*
+        }
+
+        impl Wire for $name {
+            fn put(&self, to: &mut Vec<u8>) {
+                match self {
+                    $(Self::$variant $({ $($field),* })? => {
+                        let tag: u8 = $tag;
+                        tag.put(to);
+                        $($($field.put(to);)*)?
+                    })*
+                }
+            }
+
+            fn take(from: &mut &[u8]) -> Option<Self> {
+                Some(match u8::take(from)? {
+                    $($tag => Self::$variant $({ $($field: Wire::take(from)?),* })?,)*
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+wire_struct! {
+    /// One call into liblxc.
+    Request {
+        /// File of the liblxc to load.
+        library: Bytes,
+        lxcpath: Bytes,
+        name: Bytes,
+        /// Milliseconds the helper gives itself where it waits.
+        millis: u64,
+        /// Changes to the configuration in memory, made before the call.
+        edits: Vec<Edit>,
+        verb: Verb,
+    }
+}
+
+wire_enum! {
+    /// A change to a container's configuration in memory.
+    Edit {
+        0 Set { key: Bytes, value: Bytes },
+        1 Clear { key: Bytes },
+    }
+}
+
+wire_enum! {
+    /// What the helper is to do once it has the container.
+    #[derive(Default)]
+    Verb {
+        /// Nothing more: only shows whether the configuration loads.
+        #[default]
+        0 Check,
+        1 State,
+        /// Daemonized start; no arguments means the configured init.
+        2 Start { argv: Vec<Bytes> },
+        /// Halt signal, then wait until the container is gone.
+        3 Shutdown,
+        /// Kill, then wait until the container is gone.
+        4 Stop,
+        5 Freeze,
+        6 Unfreeze,
+        7 Wait { state: Bytes },
+        /// Wait until neither state nor monitor nor processes are left.
+        8 WaitGone,
+        9 Attach { attach: Attach },
+        /// Makes a container on a new Btrfs subvolume.
+        10 Create,
+        11 Destroy,
+        /// Snapshots first, then the container.
+        12 DestroyAll,
+        /// Reboot signal, then wait until another init runs.
+        13 Reboot,
+        /// Start in the foreground: the helper is the monitor until the end.
+        14 Foreground { argv: Vec<Bytes> },
+        15 Snapshot { comment: Option<Bytes> },
+        16 SnapshotDestroy { snapshot: Bytes },
+        17 Restore { restore: Restore },
+        18 Clone { clone: Clone },
+        19 Template { template: Template },
+        20 CgroupSet { key: Bytes, value: Bytes },
+        21 Interfaces,
+        22 Addresses { interface: Option<Bytes>, family: Option<Bytes>, scope: i32 },
+        23 AttachInterface { device: Bytes, inside: Option<Bytes> },
+        24 DetachInterface { device: Bytes, outside: Option<Bytes> },
+        25 AddDevice { source: Bytes, inside: Option<Bytes> },
+        26 RemoveDevice { source: Bytes, inside: Option<Bytes> },
+        27 Mount { mount: Mount },
+        28 Umount { target: Bytes, flags: u64 },
+        29 Checkpoint { dir: Bytes, stop: bool, verbose: bool },
+        30 Resume { dir: Bytes, verbose: bool },
+    }
+}
+
+wire_struct! {
+    /// A command to run inside a container; its stdio are the helper's
+    /// [`STDIO`] descriptors.
+    Attach {
+        argv: Vec<Bytes>,
+        env: Vec<Bytes>,
+        keep_env: bool,
+        /// Variables of the helper's environment that are kept if not all are.
+        keep: Vec<Bytes>,
+        cwd: Bytes,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        groups: Option<Vec<u32>>,
+        /// Bits of `CLONE_NEW*`; all of the container's without.
+        namespaces: Option<i32>,
+        personality: Option<i64>,
+        /// Taken from and added to `LXC_ATTACH_DEFAULT`.
+        flags_off: i32,
+        flags_on: i32,
+        label: Option<Bytes>,
+    }
+}
+
+wire_struct! {
+    /// Puts a root file system back to a snapshot.
+    Restore {
+        /// Subvolume of the snapshot.
+        from: Bytes,
+        rootfs: Bytes,
+        /// Where the new subvolume grows and the old one goes away.
+        aside: Bytes,
+        config_file: Bytes,
+        config: Bytes,
+    }
+}
+
+wire_struct! {
+    /// Makes another container of this one.
+    Clone {
+        name: Bytes,
+        lxcpath: Bytes,
+        flags: i32,
+        backing: Option<Bytes>,
+        data: Option<Bytes>,
+        size: u64,
+        hook_arguments: Vec<Bytes>,
+    }
+}
+
+wire_struct! {
+    /// Creates a container by a template of liblxc.
+    Template {
+        template: Option<Bytes>,
+        backing: Bytes,
+        dir: Option<Bytes>,
+        filesystem: Option<Bytes>,
+        size: u64,
+        lvm_group: Option<Bytes>,
+        lvm_volume: Option<Bytes>,
+        lvm_pool: Option<Bytes>,
+        zfs_root: Option<Bytes>,
+        argv: Vec<Bytes>,
+    }
+}
+
+wire_struct! {
+    /// A mount inside a running container.
+    Mount {
+        source: Option<Bytes>,
+        target: Bytes,
+        kind: Option<Bytes>,
+        flags: u64,
+        data: Option<Bytes>,
+    }
 }
 
 /// The helper's end of the socket.
@@ -79,194 +283,94 @@ pub(crate) const STDIO: [i32; 3] = [5, 6, 7];
 /// who look at a process list.
 pub(crate) const PROGRAM: &str = "lxc-rs-helper";
 
-/// What the helper says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// liblxc and the container are loaded: what takes time from now on is the
-    /// call itself.
-    Ready,
-    /// `create` made the (empty) root file system; the helper waits for one
-    /// byte: 1 to go on, anything else to undo.
-    Populate { rootfs: Vec<u8> },
-    /// The answer; the last thing said.
-    Done(Reply),
+wire_enum! {
+    /// What the helper says.
+    Event {
+        /// liblxc and the container are loaded: what takes time from now on is
+        /// the call itself.
+        0 Ready,
+        /// `create` made the (empty) root file system; the helper waits for one
+        /// byte: 1 to go on, anything else to undo.
+        1 Populate { rootfs: Bytes },
+        /// The attached command runs; from now on each byte is a signal for it.
+        2 Attached { pid: i32 },
+        /// The answer; the last thing said.
+        3 Done { reply: Reply },
+    }
 }
 
-/// How a call went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Done,
-    /// A state, as liblxc spells it.
-    State(Vec<u8>),
-    /// Wait status of an attached command.
-    Exited(i32),
-    /// The attached command could not be executed; errno.
-    ExecFailed(i32),
-    /// The helper's own time was over. The state it saw last.
-    TimedOut(Vec<u8>),
-    Failed(Failure),
+wire_enum! {
+    /// How a call went.
+    Reply {
+        0 Done,
+        /// A state, as liblxc spells it.
+        1 State { state: Bytes },
+        /// Wait status of an attached command, or of a container's init.
+        2 Exited { status: i32 },
+        /// The attached command could not be executed; errno.
+        3 ExecFailed { errno: i32 },
+        /// The helper's own time was over. The state it saw last.
+        4 TimedOut { state: Bytes },
+        5 Failed { failure: Failure },
+        /// What liblxc counted or listed.
+        6 Number { number: i32 },
+        7 List { list: Vec<Bytes> },
+    }
 }
 
-/// What did not work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// liblxc could not be loaded, or is too old.
-    Library(Vec<u8>),
-    /// `lxc_container_new` returned null.
-    NotLoaded,
-    /// The edit with this index was rejected.
-    Edit(u32),
-    /// There is no such container.
-    NotDefined,
-    /// It runs, but must not; the state.
-    Running(Vec<u8>),
-    /// It does not run, but must.
-    NotRunning,
-    /// The call said no; its value.
-    Call(i32),
-    /// The helper itself met an error.
-    Internal(Vec<u8>),
+wire_enum! {
+    /// What did not work.
+    Failure {
+        /// liblxc could not be loaded, or is too old.
+        0 Library { text: Bytes },
+        /// `lxc_container_new` returned null.
+        1 NotLoaded,
+        /// The edit with this index was rejected.
+        2 Edit { index: u32 },
+        /// There is no such container.
+        3 NotDefined,
+        /// It runs, but must not; the state.
+        4 Running { state: Bytes },
+        /// It does not run, but must.
+        5 NotRunning,
+        /// The call said no; its value.
+        6 Call { code: i32 },
+        /// The helper itself met an error.
+        7 Internal { text: Bytes },
+        /// A system call on a file failed; errno.
+        8 File { what: Bytes, errno: i32 },
+    }
 }
 
 impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut to = Encoder::default();
-        to.bytes(&self.library)
-            .bytes(&self.lxcpath)
-            .bytes(&self.name)
-            .u64(self.millis);
-        to.u32(count(&self.edits));
-        for edit in &self.edits {
-            match edit {
-                Edit::Set { key, value } => to.u8(0).bytes(key).bytes(value),
-                Edit::Clear { key } => to.u8(1).bytes(key),
-            };
-        }
-        match &self.verb {
-            Verb::Check => to.u8(0),
-            Verb::State => to.u8(1),
-            Verb::Start { argv } => to.u8(2).list(argv),
-            Verb::Shutdown => to.u8(3),
-            Verb::Stop => to.u8(4),
-            Verb::Freeze => to.u8(5),
-            Verb::Unfreeze => to.u8(6),
-            Verb::Wait { state } => to.u8(7).bytes(state),
-            Verb::WaitGone => to.u8(8),
-            Verb::Attach(attach) => to
-                .u8(9)
-                .list(&attach.argv)
-                .list(&attach.env)
-                .u8(attach.keep_env.into())
-                .bytes(&attach.cwd)
-                .option(attach.uid)
-                .option(attach.gid),
-            Verb::Create => to.u8(10),
-            Verb::Destroy => to.u8(11),
-        };
-        to.0
+        encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut from = Decoder(bytes);
-        let request = Self {
-            library: from.bytes()?,
-            lxcpath: from.bytes()?,
-            name: from.bytes()?,
-            millis: from.u64()?,
-            edits: {
-                let edits = from.u32()?;
-                let edit = |from: &mut Decoder<'_>| {
-                    Some(match from.u8()? {
-                        0 => Edit::Set {
-                            key: from.bytes()?,
-                            value: from.bytes()?,
-                        },
-                        1 => Edit::Clear { key: from.bytes()? },
-                        _ => return None,
-                    })
-                };
-                (0..edits).map(|_| edit(&mut from)).collect::<Option<_>>()?
-            },
-            verb: match from.u8()? {
-                0 => Verb::Check,
-                1 => Verb::State,
-                2 => Verb::Start { argv: from.list()? },
-                3 => Verb::Shutdown,
-                4 => Verb::Stop,
-                5 => Verb::Freeze,
-                6 => Verb::Unfreeze,
-                7 => Verb::Wait {
-                    state: from.bytes()?,
-                },
-                8 => Verb::WaitGone,
-                9 => Verb::Attach(Attach {
-                    argv: from.list()?,
-                    env: from.list()?,
-                    keep_env: from.u8()? != 0,
-                    cwd: from.bytes()?,
-                    uid: from.option()?,
-                    gid: from.option()?,
-                }),
-                10 => Verb::Create,
-                11 => Verb::Destroy,
-                _ => return None,
-            },
-        };
-        from.0.is_empty().then_some(request)
+        decode(bytes)
     }
 }
 
 impl Event {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut to = Encoder::default();
-        match self {
-            Self::Populate { rootfs } => to.u8(0).bytes(rootfs),
-            Self::Ready => to.u8(14),
-            Self::Done(Reply::Done) => to.u8(1),
-            Self::Done(Reply::State(state)) => to.u8(2).bytes(state),
-            Self::Done(Reply::Exited(status)) => to.u8(3).i32(*status),
-            Self::Done(Reply::ExecFailed(errno)) => to.u8(4).i32(*errno),
-            Self::Done(Reply::TimedOut(state)) => to.u8(5).bytes(state),
-            Self::Done(Reply::Failed(failure)) => match failure {
-                Failure::Library(text) => to.u8(6).bytes(text),
-                Failure::NotLoaded => to.u8(7),
-                Failure::Edit(index) => to.u8(8).u32(*index),
-                Failure::NotDefined => to.u8(9),
-                Failure::Running(state) => to.u8(10).bytes(state),
-                Failure::NotRunning => to.u8(11),
-                Failure::Call(code) => to.u8(12).i32(*code),
-                Failure::Internal(text) => to.u8(13).bytes(text),
-            },
-        };
-        to.0
+        encode(self)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut from = Decoder(bytes);
-        let event = match from.u8()? {
-            0 => Self::Populate {
-                rootfs: from.bytes()?,
-            },
-            1 => Self::Done(Reply::Done),
-            2 => Self::Done(Reply::State(from.bytes()?)),
-            3 => Self::Done(Reply::Exited(from.i32()?)),
-            4 => Self::Done(Reply::ExecFailed(from.i32()?)),
-            5 => Self::Done(Reply::TimedOut(from.bytes()?)),
-            14 => Self::Ready,
-            tag => Self::Done(Reply::Failed(match tag {
-                6 => Failure::Library(from.bytes()?),
-                7 => Failure::NotLoaded,
-                8 => Failure::Edit(from.u32()?),
-                9 => Failure::NotDefined,
-                10 => Failure::Running(from.bytes()?),
-                11 => Failure::NotRunning,
-                12 => Failure::Call(from.i32()?),
-                13 => Failure::Internal(from.bytes()?),
-                _ => return None,
-            })),
-        };
-        from.0.is_empty().then_some(event)
+        decode(bytes)
     }
+}
+
+fn encode(value: &impl Wire) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.put(&mut bytes);
+    bytes
+}
+
+fn decode<T: Wire>(mut bytes: &[u8]) -> Option<T> {
+    let value = T::take(&mut bytes)?;
+    bytes.is_empty().then_some(value)
 }
 
 /// Writes one frame.
@@ -308,103 +412,6 @@ pub(crate) fn split(buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(payload))
 }
 
-fn count<T>(list: &[T]) -> u32 {
-    u32::try_from(list.len()).unwrap_or(u32::MAX)
-}
-
-#[derive(Default)]
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn u8(&mut self, value: u8) -> &mut Self {
-        self.0.push(value);
-        self
-    }
-
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    fn i32(&mut self, value: i32) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    fn bytes(&mut self, value: &[u8]) -> &mut Self {
-        self.u32(count(value));
-        self.0.extend_from_slice(value);
-        self
-    }
-
-    fn list(&mut self, list: &[Vec<u8>]) -> &mut Self {
-        self.u32(count(list));
-        for item in list {
-            self.bytes(item);
-        }
-        self
-    }
-
-    fn option(&mut self, value: Option<u32>) -> &mut Self {
-        match value {
-            None => self.u8(0),
-            Some(value) => self.u8(1).u32(value),
-        }
-    }
-}
-
-struct Decoder<'a>(&'a [u8]);
-
-impl Decoder<'_> {
-    fn u8(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.array()?))
-    }
-
-    fn i32(&mut self) -> Option<i32> {
-        Some(i32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.array()?))
-    }
-
-    fn bytes(&mut self) -> Option<Vec<u8>> {
-        let length = self.u32()? as usize;
-        let (first, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(first.to_vec())
-    }
-
-    fn list(&mut self) -> Option<Vec<Vec<u8>>> {
-        let items = self.u32()?;
-        (0..items).map(|_| self.bytes()).collect()
-    }
-
-    fn option(&mut self) -> Option<Option<u32>> {
-        match self.u8()? {
-            0 => Some(None),
-            _ => Some(Some(self.u32()?)),
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
@@ -429,100 +436,78 @@ mod tests {
         }
     }
 
+    /// Everything of the enum, by decoding each tag with fields that are zero.
+    fn all<T: Wire>() -> Vec<T> {
+        let each = |tag: u8| decode_prefix(&[&[tag][..], &[0; 256]].concat());
+        (0..=u8::MAX).map_while(each).collect()
+    }
+
+    fn decode_prefix<T: Wire>(mut bytes: &[u8]) -> Option<T> {
+        T::take(&mut bytes)
+    }
+
+    fn survives<T: Wire + PartialEq + std::fmt::Debug>(value: &T) {
+        let bytes = encode(value);
+        assert_eq!(decode(&bytes).as_ref(), Some(value));
+        for cut in 0..bytes.len() {
+            assert_eq!(
+                decode::<T>(&bytes[..cut]),
+                None,
+                "accepted {cut} of {value:?}"
+            );
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(decode::<T>(&longer), None);
+    }
+
     #[test]
     fn every_request_survives_and_no_cut_is_accepted() {
         let attach = Attach {
             argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec()],
-            env: vec![b"A=b".to_vec()],
             keep_env: true,
-            cwd: b"/".to_vec(),
             uid: Some(7),
-            gid: None,
+            groups: Some(vec![1, 2]),
+            personality: Some(-1),
+            ..Attach::default()
         };
-        let verbs = [
-            Verb::Check,
-            Verb::State,
+        let verbs = all::<Verb>();
+        assert_eq!(verbs.len(), 31);
+        for verb in verbs.into_iter().chain([
+            Verb::Attach { attach },
             Verb::Start {
                 argv: vec![b"/init".to_vec()],
             },
-            Verb::Shutdown,
-            Verb::Stop,
-            Verb::Freeze,
-            Verb::Unfreeze,
-            Verb::Wait {
-                state: b"STOPPED".to_vec(),
-            },
-            Verb::WaitGone,
-            Verb::Attach(attach),
-            Verb::Create,
-            Verb::Destroy,
-        ];
-        for verb in verbs {
-            let request = request(verb);
-            let bytes = request.encode();
-            assert_eq!(Request::decode(&bytes).as_ref(), Some(&request));
-            for cut in 0..bytes.len() {
-                assert_eq!(
-                    Request::decode(&bytes[..cut]),
-                    None,
-                    "accepted {cut} bytes of {request:?}"
-                );
-            }
+        ]) {
+            survives(&request(verb));
         }
     }
 
     #[test]
     fn every_event_survives_and_no_cut_is_accepted() {
-        let failures = [
-            Failure::Library(b"no".to_vec()),
-            Failure::NotLoaded,
-            Failure::Edit(3),
-            Failure::NotDefined,
-            Failure::Running(b"RUNNING".to_vec()),
-            Failure::NotRunning,
-            Failure::Call(-1),
-            Failure::Internal(b"?".to_vec()),
-        ];
-        let replies = [
-            Reply::Done,
-            Reply::State(b"FROZEN".to_vec()),
-            Reply::Exited(256),
-            Reply::ExecFailed(2),
-            Reply::TimedOut(b"RUNNING".to_vec()),
-        ];
-        let replies = replies
-            .into_iter()
-            .chain(failures.into_iter().map(Reply::Failed))
-            .map(Event::Done);
-        for event in replies.chain([
-            Event::Ready,
-            Event::Populate {
-                rootfs: b"/srv/lxc/m1/rootfs".to_vec(),
-            },
-        ]) {
-            let bytes = event.encode();
-            assert_eq!(Event::decode(&bytes).as_ref(), Some(&event));
-            for cut in 0..bytes.len() {
-                assert_eq!(
-                    Event::decode(&bytes[..cut]),
-                    None,
-                    "accepted {cut} bytes of {event:?}"
-                );
-            }
-        }
+        all::<Event>().iter().for_each(survives);
+        all::<Reply>().iter().for_each(survives);
+        all::<Failure>().iter().for_each(survives);
+        survives(&Reply::List {
+            list: vec![b"eth0".to_vec(), Vec::new()],
+        });
+        survives(&Failure::Call { code: -1 });
     }
 
     #[test]
-    fn frames_split_where_they_end() {
+    fn frames_come_in_pieces() {
+        let mut stream = Vec::new();
+        send(&mut stream, b"one").unwrap();
+        send(&mut stream, b"").unwrap();
+        assert_eq!(receive(&mut &stream[..]).unwrap(), b"one");
         let mut buffer = Vec::new();
-        send(&mut buffer, b"one").unwrap();
-        send(&mut buffer, b"").unwrap();
-        buffer.extend_from_slice(&[9, 0, 0, 0, 1]);
-        assert_eq!(split(&mut buffer).unwrap().unwrap(), b"one");
-        assert_eq!(split(&mut buffer).unwrap().unwrap(), b"");
-        assert_eq!(split(&mut buffer).unwrap(), None);
-        assert_eq!(buffer.len(), 5);
-        let mut huge = u32::MAX.to_le_bytes().to_vec();
-        assert!(split(&mut huge).is_err());
+        let mut frames = Vec::new();
+        for byte in stream {
+            buffer.push(byte);
+            frames.extend(split(&mut buffer).unwrap());
+        }
+        assert_eq!(frames, [b"one".to_vec(), Vec::new()]);
+        let mut much = u32::MAX.to_le_bytes().to_vec();
+        assert!(split(&mut much).is_err());
+        assert!(receive(&mut &much[..]).is_err());
     }
 }

@@ -1,16 +1,17 @@
 //! Running a command inside a container.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::io::Read;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::ptr;
-use std::time::Instant;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use crate::container::Container;
 use crate::os;
 use crate::sys::{self, call};
-use crate::wire::{Attach, Failure, Reply, STDIO};
+use crate::wire::{Attach, Event, Failure, Reply, STDIO};
+use crate::{c_string, internal, optional, pointer, pointers, say, strings};
 
 /// Written by the attached process when nothing but `execvp` is left to do.
 const READY: u8 = b'!';
@@ -34,13 +35,21 @@ unsafe extern "C" fn execute(payload: *mut c_void) -> c_int {
     127
 }
 
-pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Result<Reply, Failure> {
-    let argv = strings(&attach.argv)?;
-    let env = strings(&attach.env)?;
-    let cwd = crate::c_string(&attach.cwd)?;
-    let mut env = pointers(&env);
-    let (mut report, reporter) =
-        os::pipe().map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
+pub(crate) fn run(
+    container: &Container,
+    attach: &Attach,
+    socket: &mut UnixStream,
+    ends: Instant,
+) -> Result<Reply, Failure> {
+    let (argv, env, keep) = (
+        strings(&attach.argv)?,
+        strings(&attach.env)?,
+        strings(&attach.keep)?,
+    );
+    let (cwd, label) = (c_string(&attach.cwd)?, optional(&attach.label)?);
+    let (mut env, mut keep) = (pointers(&env), pointers(&keep));
+    let mut groups = attach.groups.clone().unwrap_or_default();
+    let (mut report, reporter) = os::pipe().map_err(internal)?;
     let mut payload = Payload {
         argv: pointers(&argv)
             .into_iter()
@@ -50,9 +59,11 @@ pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Resu
     };
     // SAFETY: plain pointers and numbers, for which zero is a value.
     let mut options: sys::lxc_attach_options_t = unsafe { mem::zeroed() };
-    options.attach_flags = sys::LXC_ATTACH_DEFAULT as c_int;
-    options.namespaces = -1;
-    options.personality = sys::LXC_ATTACH_DETECT_PERSONALITY.into();
+    options.attach_flags = sys::LXC_ATTACH_DEFAULT as c_int & !attach.flags_off | attach.flags_on;
+    options.namespaces = attach.namespaces.unwrap_or(-1);
+    options.personality = attach
+        .personality
+        .unwrap_or(sys::LXC_ATTACH_DETECT_PERSONALITY.into());
     options.initial_cwd = cwd.as_ptr().cast_mut();
     options.uid = attach.uid.unwrap_or(u32::MAX);
     options.gid = attach.gid.unwrap_or(u32::MAX);
@@ -62,8 +73,12 @@ pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Resu
         sys::lxc_attach_env_policy_t_LXC_ATTACH_CLEAR_ENV
     };
     options.extra_env_vars = env.as_mut_ptr();
+    options.extra_keep_env = keep.as_mut_ptr();
     [options.stdin_fd, options.stdout_fd, options.stderr_fd] = STDIO;
     options.log_fd = -1;
+    options.lsm_label = pointer(&label);
+    options.groups.size = groups.len();
+    options.groups.list = groups.as_mut_ptr();
 
     let mut pid = -1;
     let given = (&raw mut payload).cast();
@@ -72,41 +87,60 @@ pub(crate) fn run(container: &Container, attach: &Attach, ends: Instant) -> Resu
     os::close_numbers(&STDIO);
     drop::<OwnedFd>(reporter);
     if attached < 0 || pid <= 0 {
-        return Err(Failure::Call(attached));
+        return Err(Failure::Call { code: attached });
     }
 
-    let in_time = match os::pidfd(pid) {
-        Some(pidfd) => os::ended(&pidfd, ends.saturating_duration_since(Instant::now())),
-        None => true,
-    };
+    // If nobody listens any more, the next look at the socket says so.
+    let _ = say(socket, &Event::Attached { pid });
+    let in_time = attend(pid, socket, ends);
     if !in_time {
         os::kill_child(pid);
     }
-    let status =
-        os::reap(pid).map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
+    let status = os::reap(pid).map_err(internal)?;
     if !in_time {
-        return Ok(Reply::TimedOut(container.0.state().to_vec()));
+        return Ok(Reply::TimedOut {
+            state: container.0.state().to_vec(),
+        });
     }
     let mut said = Vec::new();
     // A short read says less, which the match below allows for.
     let _ = report.read_to_end(&mut said);
     match said.split_first() {
-        None => Err(Failure::Call(status)),
-        Some((_, [])) => Ok(Reply::Exited(status)),
-        Some((_, errno)) => Ok(Reply::ExecFailed(
-            errno.try_into().map_or(0, i32::from_le_bytes),
-        )),
+        None => Err(Failure::Call { code: status }),
+        Some((_, [])) => Ok(Reply::Exited { status }),
+        Some((_, errno)) => Ok(Reply::ExecFailed {
+            errno: errno.try_into().map_or(0, i32::from_le_bytes),
+        }),
     }
 }
 
-fn strings(list: &[Vec<u8>]) -> Result<Vec<CString>, Failure> {
-    list.iter().map(|item| crate::c_string(item)).collect()
-}
-
-fn pointers(strings: &[CString]) -> Vec<*mut c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr().cast_mut())
-        .chain([ptr::null_mut()])
-        .collect()
+/// Hands signals on until the command has ended; false when the time is over.
+fn attend(pid: i32, socket: &mut UnixStream, ends: Instant) -> bool {
+    let Some(pidfd) = os::pidfd(pid) else {
+        return true;
+    };
+    let mut listening = true;
+    loop {
+        let left = ends.saturating_duration_since(Instant::now());
+        // A negative number is no descriptor, and never ready.
+        let ears = if listening { socket.as_raw_fd() } else { -1 };
+        // The time is over only when it is over to the millisecond.
+        let [ended, spoke] = os::ready(
+            [pidfd.as_raw_fd(), ears],
+            left.saturating_add(Duration::from_millis(1)),
+        );
+        if ended {
+            return true;
+        }
+        if spoke {
+            let mut signal = [0];
+            match socket.read(&mut signal) {
+                Ok(1) => os::signal_child(pid, signal[0].into()),
+                // The library let go: the command goes on alone.
+                _ => listening = false,
+            }
+        } else if left.is_zero() {
+            return false;
+        }
+    }
 }

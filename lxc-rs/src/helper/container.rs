@@ -1,12 +1,14 @@
 //! The calls the verbs are made of.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
+use crate::os;
 use crate::sys::{self, Library, Object, call};
-use crate::wire::{self, Edit, Failure};
+use crate::wire::{self, Edit, Failure, Reply};
 
 pub(crate) struct Container(pub(crate) Object);
 
@@ -26,7 +28,7 @@ impl Container {
                 Edit::Clear { key } => self.0.clear_config_item(&crate::c_string(key)?),
             };
             if !accepted {
-                return Err(Failure::Edit(index));
+                return Err(Failure::Edit { index });
             }
         }
         Ok(())
@@ -38,18 +40,30 @@ impl Container {
 
     pub(crate) fn start(&self, argv: &[CString]) -> bool {
         call!(self.0, want_daemonize(true) else false);
-        let mut pointers: Vec<*mut c_char> = argv
-            .iter()
-            .map(|argument| argument.as_ptr().cast_mut())
-            .collect();
-        pointers.push(ptr::null_mut());
+        self.launch(argv)
+    }
+
+    /// Becomes the monitor; returns when the container has ended.
+    pub(crate) fn run(&self, argv: &[CString]) -> Result<Reply, Failure> {
+        call!(self.0, want_daemonize(false) else false);
+        let ran = self.launch(argv);
+        // Here, and only here, the number is a wait status: that of init.
+        let status = self.0.error_num();
+        match (ran, status) {
+            (false, 0) => Err(Failure::Call { code: 0 }),
+            (_, status) => Ok(Reply::Exited { status }),
+        }
+    }
+
+    fn launch(&self, argv: &[CString]) -> bool {
+        let pointers = crate::pointers(argv);
         // An empty array would be executed; null means the configured init.
         let argv = if argv.is_empty() {
             ptr::null()
         } else {
             pointers.as_ptr()
         };
-        call!(self.0, start(0, argv) else false)
+        call!(self.0, start(0, argv.cast()) else false)
     }
 
     pub(crate) fn stop(&self) -> bool {
@@ -69,8 +83,127 @@ impl Container {
         call!(self.0, unfreeze() else false)
     }
 
+    /// Sends the reboot signal; does not wait.
+    pub(crate) fn reboot(&self) -> bool {
+        call!(self.0, reboot2(0) else false)
+    }
+
     pub(crate) fn destroy(&self) -> bool {
         call!(self.0, destroy() else false)
+    }
+
+    /// The snapshots and the container. liblxc refuses this for a container
+    /// that never had a snapshot, and destroys nothing then.
+    pub(crate) fn destroy_all(&self) -> bool {
+        self.snapshot_destroy_all() && self.destroy()
+    }
+
+    fn snapshot_destroy_all(&self) -> bool {
+        let mut list = ptr::null_mut();
+        let count = call!(self.0, snapshot_list(&mut list) else -1);
+        self.free_snapshots(list, count);
+        count <= 0 || call!(self.0, snapshot_destroy_all() else false)
+    }
+
+    fn free_snapshots(&self, list: *mut sys::lxc_snapshot, count: i32) {
+        if list.is_null() {
+            return;
+        }
+        for index in 0..usize::try_from(count).unwrap_or(0) {
+            // SAFETY: liblxc made an array of `count` snapshots, each with a
+            // function that frees what it points to.
+            unsafe {
+                let snapshot = list.add(index);
+                if let Some(free) = (*snapshot).free {
+                    free(snapshot);
+                }
+            }
+        }
+        os::free(list.cast());
+    }
+
+    /// Takes a snapshot and says its number.
+    pub(crate) fn snapshot(&self, comment: Option<&[u8]>) -> Result<Reply, Failure> {
+        // liblxc copies a file; this one needs no name anywhere.
+        let file = comment
+            .map(os::memory_file)
+            .transpose()
+            .map_err(crate::internal)?;
+        let path = file
+            .as_ref()
+            .map(|file| crate::c_string(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes()));
+        let path = path.transpose()?;
+        let number = call!(self.0, snapshot(crate::pointer(&path)) else -1);
+        if number < 0 {
+            return Err(Failure::Call { code: number });
+        }
+        Ok(Reply::Number { number })
+    }
+
+    pub(crate) fn snapshot_destroy(&self, name: &CStr) -> bool {
+        call!(self.0, snapshot_destroy(name.as_ptr()) else false)
+    }
+
+    pub(crate) fn clone_to(&self, clone: &wire::Clone) -> Result<bool, Failure> {
+        let name = crate::c_string(&clone.name)?;
+        let lxcpath = crate::c_string(&clone.lxcpath)?;
+        let (backing, data) = (
+            crate::optional(&clone.backing)?,
+            crate::optional(&clone.data)?,
+        );
+        let arguments = crate::strings(&clone.hook_arguments)?;
+        let mut arguments = crate::pointers(&arguments);
+        let arguments = match clone.hook_arguments.is_empty() {
+            true => ptr::null_mut(),
+            false => arguments.as_mut_ptr(),
+        };
+        let (backing, data) = (crate::pointer(&backing), crate::pointer(&data));
+        let made = call!(self.0, clone(
+            name.as_ptr(), lxcpath.as_ptr(), clone.flags, backing, data, clone.size, arguments
+        ) else ptr::null_mut());
+        // The new object is not needed; this program ends right after.
+        Ok(!made.is_null())
+    }
+
+    /// Creates the container by a template, or without one.
+    pub(crate) fn create_by(&self, template: &wire::Template) -> Result<bool, Failure> {
+        let (name, backing) = (
+            crate::optional(&template.template)?,
+            crate::c_string(&template.backing)?,
+        );
+        let (dir, filesystem) = (
+            crate::optional(&template.dir)?,
+            crate::optional(&template.filesystem)?,
+        );
+        let (group, volume) = (
+            crate::optional(&template.lvm_group)?,
+            crate::optional(&template.lvm_volume)?,
+        );
+        let (pool, root) = (
+            crate::optional(&template.lvm_pool)?,
+            crate::optional(&template.zfs_root)?,
+        );
+        let argv = crate::strings(&template.argv)?;
+        let argv = crate::pointers(&argv);
+        // SAFETY: plain pointers and numbers, for which zero means "not given".
+        let mut specs: sys::bdev_specs = unsafe { std::mem::zeroed() };
+        specs.fstype = crate::pointer(&filesystem);
+        specs.fssize = template.size;
+        specs.dir = crate::pointer(&dir);
+        specs.lvm.vg = crate::pointer(&group);
+        specs.lvm.lv = crate::pointer(&volume);
+        specs.lvm.thinpool = crate::pointer(&pool);
+        specs.zfs.zfsroot = crate::pointer(&root);
+        let (name, backing) = (crate::pointer(&name), backing.as_ptr());
+        Ok(call!(self.0, create(name, backing, &mut specs, 0, argv.as_ptr().cast()) else false))
+    }
+
+    pub(crate) fn checkpoint(&self, dir: &CStr, stop: bool, verbose: bool) -> bool {
+        call!(self.0, checkpoint(dir.as_ptr().cast_mut(), stop, verbose) else false)
+    }
+
+    pub(crate) fn resume(&self, dir: &CStr, verbose: bool) -> bool {
+        call!(self.0, restore(dir.as_ptr().cast_mut(), verbose) else false)
     }
 
     /// Makes the container's directory and a Btrfs subvolume in it, and runs

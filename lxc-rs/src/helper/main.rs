@@ -18,7 +18,9 @@
 
 mod attach;
 mod container;
+mod live;
 mod os;
+mod restore;
 #[path = "../sys/mod.rs"]
 mod sys;
 mod traces;
@@ -53,10 +55,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let reply = match Request::decode(&bytes) {
-        Some(request) => serve(&request, &mut socket).unwrap_or_else(Reply::Failed),
-        None => Reply::Failed(Failure::Internal(b"the request cannot be read".to_vec())),
+        Some(request) => {
+            serve(&request, &mut socket).unwrap_or_else(|failure| Reply::Failed { failure })
+        }
+        None => Reply::Failed {
+            failure: internal("the request cannot be read"),
+        },
     };
-    match wire::send(&mut socket, &Event::Done(reply).encode()) {
+    match say(&mut socket, &Event::Done { reply }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -68,7 +74,7 @@ fn main() -> ExitCode {
 fn template(rootfs: Vec<u8>) -> ExitCode {
     let mut socket = os::socket();
     let mut answer = [0];
-    let told = wire::send(&mut socket, &Event::Populate { rootfs }.encode());
+    let told = say(&mut socket, &Event::Populate { rootfs });
     let heard = told.and_then(|()| std::io::Read::read_exact(&mut socket, &mut answer));
     if heard.is_ok() && answer == [1] {
         ExitCode::SUCCESS
@@ -77,13 +83,19 @@ fn template(rootfs: Vec<u8>) -> ExitCode {
     }
 }
 
+fn say(socket: &mut UnixStream, event: &Event) -> std::io::Result<()> {
+    wire::send(socket, &event.encode())
+}
+
 fn serve(request: &Request, socket: &mut UnixStream) -> Result<Reply, Failure> {
-    let ends = Instant::now() + Duration::from_millis(request.millis);
+    let ends = Instant::now().checked_add(Duration::from_millis(request.millis));
+    // Beyond the clock's range: until the library ends this program.
+    let ends = ends.unwrap_or_else(|| Instant::now() + Duration::from_secs(1 << 30));
     let library = c_string(&request.library)?;
-    let library = sys::Library::open_file(&library).map_err(|error| {
-        Failure::Library(match error {
+    let library = sys::Library::open_file(&library).map_err(|error| Failure::Library {
+        text: match error {
             sys::LoadError::Missing(text) | sys::LoadError::Version(text) => text.into_bytes(),
-        })
+        },
     })?;
     let open = |library| {
         let container = Container::open(
@@ -108,24 +120,28 @@ fn serve(request: &Request, socket: &mut UnixStream) -> Result<Reply, Failure> {
         format!("/proc/self/fd/{}", wire::LOG).as_bytes(),
     )?);
     let container = open(library)?;
-    wire::send(socket, &Event::Ready.encode())
-        .map_err(|error| Failure::Internal(error.to_string().into_bytes()))?;
-    if request.verb == Verb::Create {
-        return create(&container);
-    }
-    if !matches!(
-        request.verb,
-        Verb::State | Verb::Wait { .. } | Verb::WaitGone
-    ) && !container.0.is_defined()
-    {
-        return Err(Failure::NotDefined);
+    say(socket, &Event::Ready).map_err(internal)?;
+    match &request.verb {
+        Verb::Create => return create(&container),
+        Verb::Template { template } => {
+            os::log_output();
+            return yes(container.create_by(template)?);
+        }
+        Verb::State | Verb::Wait { .. } | Verb::WaitGone => {}
+        _ if container.0.is_defined() => {}
+        _ => return Err(Failure::NotDefined),
     }
     match &request.verb {
-        Verb::Check => Ok(Reply::Done),
-        Verb::State => Ok(Reply::State(container.0.state().to_vec())),
+        Verb::Check | Verb::Create | Verb::Template { .. } => Ok(Reply::Done),
+        Verb::State => Ok(state(&container)),
         Verb::Start { argv } => start(&container, argv),
+        Verb::Foreground { argv } => {
+            refuse_running(&container)?;
+            container.run(&strings(argv)?)
+        }
         Verb::Shutdown => end(&container, request, ends, Container::halt),
         Verb::Stop => end(&container, request, ends, Container::stop),
+        Verb::Reboot => reboot(&container, ends),
         Verb::Freeze => running(&container, Container::freeze),
         Verb::Unfreeze => running(&container, Container::unfreeze),
         Verb::Wait { state } => Ok(wait(&container, ends, |now| now == *state)),
@@ -135,17 +151,60 @@ fn serve(request: &Request, socket: &mut UnixStream) -> Result<Reply, Failure> {
                 now == b"STOPPED" && traces.gone()
             }))
         }
-        Verb::Attach(attach) => {
+        Verb::Attach { attach } => {
             if container.is_stopped() {
                 return Err(Failure::NotRunning);
             }
-            attach::run(&container, attach, ends)
+            attach::run(&container, attach, socket, ends)
         }
-        Verb::Create => create(&container),
         Verb::Destroy => {
             refuse_running(&container)?;
             yes(container.destroy())
         }
+        Verb::DestroyAll => {
+            refuse_running(&container)?;
+            yes(container.destroy_all())
+        }
+        Verb::Snapshot { comment } => {
+            refuse_running(&container)?;
+            container.snapshot(comment.as_deref())
+        }
+        Verb::SnapshotDestroy { snapshot } => yes(container.snapshot_destroy(&c_string(snapshot)?)),
+        Verb::Restore { restore } => {
+            refuse_running(&container)?;
+            restore::run(restore)
+        }
+        Verb::Clone { clone } => yes(container.clone_to(clone)?),
+        Verb::CgroupSet { .. }
+        | Verb::Interfaces
+        | Verb::Addresses { .. }
+        | Verb::AttachInterface { .. }
+        | Verb::DetachInterface { .. }
+        | Verb::AddDevice { .. }
+        | Verb::RemoveDevice { .. }
+        | Verb::Mount { .. }
+        | Verb::Umount { .. } => {
+            if container.is_stopped() {
+                return Err(Failure::NotRunning);
+            }
+            live::run(&container, &request.verb)
+        }
+        Verb::Checkpoint { dir, stop, verbose } => {
+            if container.is_stopped() {
+                return Err(Failure::NotRunning);
+            }
+            yes(container.checkpoint(&c_string(dir)?, *stop, *verbose))
+        }
+        Verb::Resume { dir, verbose } => {
+            refuse_running(&container)?;
+            yes(container.resume(&c_string(dir)?, *verbose))
+        }
+    }
+}
+
+fn state(container: &Container) -> Reply {
+    Reply::State {
+        state: container.0.state().to_vec(),
     }
 }
 
@@ -154,19 +213,17 @@ fn start(container: &Container, argv: &[Vec<u8>]) -> Result<Reply, Failure> {
         return Err(Failure::NotDefined);
     }
     refuse_running(container)?;
-    let argv = argv
-        .iter()
-        .map(|argument| c_string(argument))
-        .collect::<Result<Vec<_>, _>>()?;
-    if !container.start(&argv) {
+    if !container.start(&strings(argv)?) {
         // Two at once: the other one was faster.
         return Err(match container.0.state() {
-            state @ (b"STARTING" | b"RUNNING" | b"FROZEN") => Failure::Running(state.to_vec()),
-            _ => Failure::Call(0),
+            state @ (b"STARTING" | b"RUNNING" | b"FROZEN") => Failure::Running {
+                state: state.to_vec(),
+            },
+            _ => Failure::Call { code: 0 },
         });
     }
     // Starting was reported, but an init that cannot run ends at once.
-    Ok(Reply::State(container.0.state().to_vec()))
+    Ok(state(container))
 }
 
 /// Ends a running container by `verb` and waits for its last trace to go.
@@ -180,16 +237,66 @@ fn end(
         return Err(Failure::NotRunning);
     }
     // Afterwards nobody could tell which monitor and cgroups were its own.
-    let traces = Traces::find(&request.lxcpath, &request.name, container.0.init_pid());
+    let init = container.0.init_pid();
+    let traces = Traces::find(&request.lxcpath, &request.name, init);
+    let mut heard = Heard::now(init);
     if !verb(container) && !container.is_stopped() {
-        return Err(Failure::Call(0));
+        return Err(Failure::Call { code: 0 });
     }
     Ok(wait(container, ends, |now| {
+        if now == b"RUNNING" && heard.changed(init) {
+            // Whatever it says: the next answer to the state tells.
+            verb(container);
+        }
         now == b"STOPPED" && traces.gone()
     }))
 }
 
-fn wait(container: &Container, ends: Instant, reached: impl Fn(&[u8]) -> bool) -> Reply {
+/// Which signals a process hears. An init that has only just been executed
+/// hears none: a signal that came too early is gone, and sent again.
+#[derive(PartialEq)]
+struct Heard(Vec<String>);
+
+impl Heard {
+    fn now(pid: i32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let masks = ["SigBlk:", "SigIgn:", "SigCgt:"];
+        let lines = status.lines();
+        Self(
+            lines
+                .filter(|line| masks.iter().any(|mask| line.starts_with(mask)))
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    fn changed(&mut self, pid: i32) -> bool {
+        let now = Self::now(pid);
+        let changed = now != *self;
+        *self = now;
+        changed
+    }
+}
+
+fn reboot(container: &Container, ends: Instant) -> Result<Reply, Failure> {
+    let init = container.0.init_pid();
+    if init <= 0 {
+        return Err(Failure::NotRunning);
+    }
+    let mut heard = Heard::now(init);
+    if !container.reboot() {
+        return Err(Failure::Call { code: 0 });
+    }
+    Ok(wait(container, ends, |now| {
+        let same = container.0.init_pid() == init;
+        if same && now == b"RUNNING" && heard.changed(init) {
+            container.reboot();
+        }
+        !same && now == b"RUNNING" && container.0.init_pid() > 0
+    }))
+}
+
+fn wait(container: &Container, ends: Instant, mut reached: impl FnMut(&[u8]) -> bool) -> Reply {
     loop {
         let state = container.0.state();
         if reached(state) {
@@ -197,7 +304,9 @@ fn wait(container: &Container, ends: Instant, reached: impl Fn(&[u8]) -> bool) -
         }
         let left = ends.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Reply::TimedOut(state.to_vec());
+            return Reply::TimedOut {
+                state: state.to_vec(),
+            };
         }
         std::thread::sleep(POLL.min(left));
     }
@@ -219,7 +328,9 @@ fn running(container: &Container, verb: fn(&Container) -> bool) -> Result<Reply,
 fn refuse_running(container: &Container) -> Result<(), Failure> {
     match container.0.state() {
         b"STOPPED" => Ok(()),
-        state => Err(Failure::Running(state.to_vec())),
+        state => Err(Failure::Running {
+            state: state.to_vec(),
+        }),
     }
 }
 
@@ -227,12 +338,51 @@ fn yes(answer: bool) -> Result<Reply, Failure> {
     if answer {
         Ok(Reply::Done)
     } else {
-        Err(Failure::Call(0))
+        Err(Failure::Call { code: 0 })
+    }
+}
+
+/// Zero is yes, as in most calls that return a number.
+fn zero(code: i32) -> Result<Reply, Failure> {
+    if code == 0 {
+        Ok(Reply::Done)
+    } else {
+        Err(Failure::Call { code })
+    }
+}
+
+fn internal(what: impl ToString) -> Failure {
+    Failure::Internal {
+        text: what.to_string().into_bytes(),
     }
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, Failure> {
-    CString::new(bytes).map_err(|_| Failure::Internal(b"a NUL byte in an argument".to_vec()))
+    CString::new(bytes).map_err(|_| internal("a NUL byte in an argument"))
+}
+
+fn strings(list: &[Vec<u8>]) -> Result<Vec<CString>, Failure> {
+    list.iter().map(|item| c_string(item)).collect()
+}
+
+fn optional(bytes: &Option<Vec<u8>>) -> Result<Option<CString>, Failure> {
+    bytes.as_deref().map(c_string).transpose()
+}
+
+/// The pointer of an optional string, null without one.
+fn pointer(string: &Option<CString>) -> *mut std::ffi::c_char {
+    string
+        .as_ref()
+        .map_or(std::ptr::null_mut(), |string| string.as_ptr().cast_mut())
+}
+
+/// An array of C strings that ends in a null pointer.
+fn pointers(strings: &[CString]) -> Vec<*mut std::ffi::c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr().cast_mut())
+        .chain([std::ptr::null_mut()])
+        .collect()
 }
 
 fn path(bytes: &[u8]) -> &std::path::Path {

@@ -1,10 +1,11 @@
 //! The few system calls that `std` has no function for.
 
-use std::ffi::{c_char, c_int, c_long, c_short, c_uint, c_ulong, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_short, c_uint, c_ulong, c_void};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::wire;
@@ -19,6 +20,18 @@ unsafe extern "C" {
     fn pipe2(fds: *mut c_int, flags: c_int) -> c_int;
     fn execvp(file: *const c_char, argv: *const *const c_char) -> c_int;
     fn write(fd: c_int, data: *const c_void, length: usize) -> isize;
+    fn dup2(from: c_int, to: c_int) -> c_int;
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
+    fn renameat2(
+        from_dir: c_int,
+        from: *const c_char,
+        to_dir: c_int,
+        to: *const c_char,
+        flags: c_uint,
+    ) -> c_int;
+    fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
+    #[link_name = "free"]
+    fn c_free(memory: *mut c_void);
 }
 
 /// `struct pollfd`, poll.h.
@@ -38,6 +51,140 @@ const SIGKILL: c_int = 9;
 const SYS_PIDFD_OPEN: c_long = 434;
 const SYS_CLOSE_RANGE: c_long = 436;
 const CLOSE_RANGE_CLOEXEC: c_uint = 4;
+
+const MFD_CLOEXEC: c_uint = 1;
+const RENAME_EXCHANGE: c_uint = 2;
+
+/// `struct btrfs_ioctl_vol_args_v2`, linux/btrfs.h.
+#[repr(C)]
+struct VolArgsV2 {
+    fd: i64,
+    transid: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
+}
+
+const _: () = assert!(size_of::<VolArgsV2>() == 4096);
+
+/// `_IOW(0x94, nr, 4096 bytes)`: as most architectures write it, and as
+/// those that have one direction bit more do.
+const fn btrfs_write(nr: c_ulong) -> c_ulong {
+    let direction = if cfg!(any(
+        target_arch = "mips",
+        target_arch = "mips64",
+        target_arch = "powerpc",
+        target_arch = "powerpc64",
+        target_arch = "sparc64"
+    )) {
+        4 << 29
+    } else {
+        1 << 30
+    };
+    direction | (4096 << 16) | (0x94 << 8) | nr
+}
+
+/// `BTRFS_IOC_SNAP_CREATE_V2`
+const SNAP_CREATE_V2: c_ulong = btrfs_write(23);
+/// `BTRFS_IOC_SNAP_DESTROY`, whose 4096 bytes are a descriptor and a name.
+const SNAP_DESTROY: c_ulong = btrfs_write(15);
+
+/// Frees what liblxc allocated.
+pub(crate) fn free(memory: *mut c_void) {
+    // SAFETY: callers pass memory that liblxc allocated for them, once.
+    unsafe { c_free(memory) };
+}
+
+/// Lets what a template prints end up in the log.
+pub(crate) fn log_output() {
+    let log = format!("/proc/self/fd/{}", wire::LOG);
+    let Ok(log) = File::options().append(true).open(log) else {
+        return;
+    };
+    for number in 1..3 {
+        // SAFETY: replaces standard output and error, which nothing here owns.
+        unsafe { dup2(log.as_raw_fd(), number) };
+    }
+}
+
+/// A file without a name that holds `content`.
+pub(crate) fn memory_file(content: &[u8]) -> io::Result<File> {
+    // SAFETY: reads a C string.
+    let fd = unsafe { memfd_create(c"lxc-rs".as_ptr(), MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: new, and nothing else owns it.
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    file.write_all(content)?;
+    Ok(file)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_encoded_bytes())?)
+}
+
+/// Splits a path into its directory, opened, and the name in it.
+fn parent(path: &Path) -> io::Result<(File, &[u8])> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    Ok((File::open(dir)?, name.as_encoded_bytes()))
+}
+
+/// Makes a writable Btrfs snapshot of `from` at `to`. On disk when it returns.
+pub(crate) fn snapshot(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let (dir, name) = parent(to)?;
+    let mut args = VolArgsV2 {
+        fd: source.as_raw_fd().into(),
+        transid: 0,
+        flags: 0,
+        unused: [0; 4],
+        name: [0; 4040],
+    };
+    let room = args.name.get_mut(..name.len());
+    room.ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(name);
+    // SAFETY: reads one `VolArgsV2`, whose layout is asserted above; the name
+    // is a file name, at most 255 bytes, and the rest of it is zero.
+    match unsafe { ioctl(dir.as_raw_fd(), SNAP_CREATE_V2, &raw mut args) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets two paths change places.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) = (c_path(one)?, c_path(other)?);
+    // AT_FDCWD: both are absolute.
+    let here = -100;
+    // SAFETY: two C strings that live during the call.
+    let done = unsafe { renameat2(here, one.as_ptr(), here, other.as_ptr(), RENAME_EXCHANGE) };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Deletes a subvolume; with subvolumes in it, these and all files one by one.
+/// Nothing there is fine.
+pub(crate) fn delete_tree(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let (dir, name) = parent(path)?;
+    let mut args = [0_u8; 4096];
+    let room = args.get_mut(8..8 + name.len());
+    room.ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(name);
+    // SAFETY: reads 4096 bytes, a number (unused) and a name that ends in NUL.
+    let done = unsafe { ioctl(dir.as_raw_fd(), SNAP_DESTROY, args.as_mut_ptr()) };
+    match done {
+        0 => Ok(()),
+        _ => std::fs::remove_dir_all(path),
+    }
+}
 
 /// Our end of the socket to the library.
 pub(crate) fn socket() -> UnixStream {
@@ -115,20 +262,31 @@ pub(crate) fn pidfd(pid: i32) -> Option<OwnedFd> {
 
 /// Waits until the process behind `pidfd` has ended; false when the time is over.
 pub(crate) fn ended(pidfd: &OwnedFd, within: Duration) -> bool {
-    let mut fds = PollFd {
-        fd: pidfd.as_raw_fd(),
+    ready([pidfd.as_raw_fd()], within)[0]
+}
+
+/// Waits until one of the descriptors is readable or closed; which ones are.
+pub(crate) fn ready<const N: usize>(fds: [RawFd; N], within: Duration) -> [bool; N] {
+    let mut fds = fds.map(|fd| PollFd {
+        fd,
         events: POLLIN,
         revents: 0,
-    };
+    });
     let millis = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: one `pollfd`, laid out as poll.h has it, alive during the call.
-    unsafe { poll(&mut fds, 1, millis) > 0 }
+    // SAFETY: `N` of `pollfd`, laid out as poll.h has it, alive during the call.
+    unsafe { poll(fds.as_mut_ptr(), N as c_ulong, millis) };
+    fds.map(|fd| fd.revents != 0)
+}
+
+/// Sends a signal to our child `pid`.
+pub(crate) fn signal_child(pid: i32, signal: i32) {
+    // SAFETY: `pid` is a child of ours that was not waited for, so the number is still its own.
+    unsafe { kill(pid, signal) };
 }
 
 /// Kills our child `pid`.
 pub(crate) fn kill_child(pid: i32) {
-    // SAFETY: `pid` is a child of ours that was not waited for, so the number is still its own.
-    unsafe { kill(pid, SIGKILL) };
+    signal_child(pid, SIGKILL);
 }
 
 /// Collects our child `pid` and gives its wait status.

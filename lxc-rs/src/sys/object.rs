@@ -2,12 +2,12 @@
 #![allow(unsafe_code, reason = "calls the members of the C object")]
 #![allow(dead_code, reason = "the library and its helper use different members")]
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 use std::ptr;
 use std::ptr::NonNull;
 
-use super::bindings::{lxc_container, lxc_log};
+use super::bindings::{lxc_console_log, lxc_container, lxc_log};
 use super::library::{Library, Version};
 
 /// A reference to a container object.
@@ -89,6 +89,89 @@ impl Object {
         call!(self, init_pidfd() else -1)
     }
 
+    /// As [`Self::init_pidfd`].
+    pub(crate) fn devpts_fd(&self) -> i32 {
+        call!(self, devpts_fd() else -1)
+    }
+
+    /// As [`Self::init_pidfd`].
+    pub(crate) fn seccomp_notify_fd(&self) -> i32 {
+        call!(self, seccomp_notify_fd() else -1)
+    }
+
+    /// As [`Self::init_pidfd`].
+    pub(crate) fn seccomp_notify_fd_active(&self) -> i32 {
+        call!(self, seccomp_notify_fd_active() else -1)
+    }
+
+    /// What liblxc calls an error number: after a start in the foreground the
+    /// wait status of init, otherwise nothing that means anything.
+    pub(crate) fn error_num(&self) -> i32 {
+        let raw = self.raw.as_ptr();
+        // SAFETY: by the invariant on `raw` the object is alive, and this
+        // field stands before every member that a version could lack.
+        unsafe { (&raw const (*raw).error_num).read() }
+    }
+
+    /// Two new descriptors, the connection and the terminal, and the number of
+    /// the terminal; `number` -1 lets the monitor choose.
+    pub(crate) fn console_getfd(&self, mut number: i32) -> Option<(i32, i32, i32)> {
+        let mut terminal = -1;
+        let connection = call!(self, console_getfd(&mut number, &mut terminal) else -1);
+        (connection >= 0).then_some((connection, terminal, number))
+    }
+
+    /// The console's ring buffer, or a negative errno. Reads at most `most`
+    /// bytes, and empties the buffer if told to.
+    pub(crate) fn console_log(&self, most: u64, clear: bool) -> Result<Vec<u8>, i32> {
+        let mut length = most;
+        let mut log = lxc_console_log {
+            clear,
+            read: most > 0,
+            read_max: &mut length,
+            data: ptr::null_mut(),
+        };
+        let code = call!(self, console_log(&mut log) else -38);
+        if code < 0 {
+            return Err(code);
+        }
+        if log.data.is_null() {
+            return Ok(Vec::new());
+        }
+        let length = usize::try_from(length).unwrap_or(0);
+        // SAFETY: not null; liblxc put `length` bytes there, without a NUL.
+        let bytes = unsafe { std::slice::from_raw_parts(log.data.cast::<u8>(), length) }.to_vec();
+        free_from_c(log.data);
+        Ok(bytes)
+    }
+
+    /// The value that the monitor has; `None` if it does not run or has none.
+    pub(crate) fn running_config_item(&self, key: &CStr) -> Option<Vec<u8>> {
+        let value = call!(self, get_running_config_item(key.as_ptr()) else ptr::null_mut());
+        if value.is_null() {
+            return None;
+        }
+        // SAFETY: not null, a C string made for us.
+        let bytes = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
+        free_from_c(value);
+        Some(bytes)
+    }
+
+    /// A file of the container's cgroup, or `None`.
+    pub(crate) fn cgroup_item(&self, key: &CStr) -> Option<Vec<u8>> {
+        measured(|text, room| call!(self, get_cgroup_item(key.as_ptr(), text, room) else -1))
+    }
+
+    /// Which parts an item has, one per line.
+    pub(crate) fn keys(&self, key: Option<&CStr>) -> Option<Vec<u8>> {
+        let key = key.map_or(ptr::null(), CStr::as_ptr);
+        measured(|text, room| call!(self, get_keys(key, text, room) else -1))
+    }
+
+    pub(crate) fn may_control(&self) -> bool {
+        call!(self, may_control() else false)
+    }
+
     pub(crate) fn set_config_item(&self, key: &CStr, value: &CStr) -> bool {
         call!(self, set_config_item(key.as_ptr(), value.as_ptr()) else false)
     }
@@ -99,15 +182,7 @@ impl Object {
 
     /// The value, empty if the key is not set; `None` for a key liblxc does not know.
     pub(crate) fn config_item(&self, key: &CStr) -> Option<Vec<u8>> {
-        let length = call!(self, get_config_item(key.as_ptr(), ptr::null_mut(), 0) else -1);
-        let length = usize::try_from(length).ok()?;
-        // The length does not count the NUL that is written after it.
-        let mut buffer = vec![0_u8; length + 1];
-        let room = i32::try_from(buffer.len()).ok()?;
-        let text: *mut c_char = buffer.as_mut_ptr().cast();
-        let stored = call!(self, get_config_item(key.as_ptr(), text, room) else -1);
-        buffer.truncate(usize::try_from(stored).ok()?.min(length));
-        Some(buffer)
+        measured(|text, room| call!(self, get_config_item(key.as_ptr(), text, room) else -1))
     }
 
     /// Bounds how long the monitor may take to answer, in seconds; `None` if
@@ -128,6 +203,32 @@ impl Object {
     pub(crate) fn save_config(&self, file: &CStr) -> bool {
         call!(self, save_config(file.as_ptr()) else false)
     }
+}
+
+/// Calls for the length first, then for the text. The length does not count
+/// the NUL that is written after it. A text that grew in between is asked for
+/// again, because a buffer too short cuts it off without a word.
+fn measured(call: impl Fn(*mut c_char, c_int) -> c_int) -> Option<Vec<u8>> {
+    let mut length = usize::try_from(call(ptr::null_mut(), 0)).ok()?;
+    loop {
+        let mut buffer = vec![0_u8; length + 1];
+        let room = c_int::try_from(buffer.len()).ok()?;
+        let stored = usize::try_from(call(buffer.as_mut_ptr().cast(), room)).ok()?;
+        if stored <= length {
+            buffer.truncate(stored);
+            return Some(buffer);
+        }
+        length = stored;
+    }
+}
+
+unsafe extern "C" {
+    fn free(memory: *mut c_void);
+}
+
+fn free_from_c(memory: *mut c_char) {
+    // SAFETY: callers pass memory that liblxc allocated for them, once.
+    unsafe { free(memory.cast()) };
 }
 
 impl fmt::Debug for Object {
