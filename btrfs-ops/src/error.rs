@@ -24,6 +24,7 @@ struct Inner {
     op: &'static str,
     target: String,
     cause: Cause,
+    note: Option<String>,
 }
 
 enum Cause {
@@ -34,6 +35,8 @@ enum Cause {
     },
     /// Decided by this crate, without a system call that failed.
     Message(String),
+    /// A stream ended too early.
+    EarlyEnd(String),
     /// The subvolume is mounted somewhere.
     Mounted(Vec<MountedAt>),
 }
@@ -84,6 +87,14 @@ pub enum ErrorKind {
     NoSpace,
     /// A size that a file system or device cannot have.
     InvalidSize,
+    /// The caller asked to stop, or the other end of a stream went away
+    /// (`EPIPE`).
+    Cancelled,
+    /// A send stream that breaks its format, or that asks for what a receiver
+    /// must not do.
+    BadStream,
+    /// What an incremental stream builds on is not here.
+    MissingParent,
     /// This kernel does not have the request.
     Unsupported,
     /// The deadline passed. What was asked for may still happen.
@@ -106,7 +117,7 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.0.cause {
             Cause::Os { source, .. } => source.raw_os_error(),
-            Cause::Message(_) | Cause::Mounted(_) => None,
+            Cause::Message(_) | Cause::EarlyEnd(_) | Cause::Mounted(_) => None,
         }
     }
 
@@ -115,7 +126,7 @@ impl Error {
     pub fn mounts(&self) -> &[MountedAt] {
         match &self.0.cause {
             Cause::Mounted(mounts) => mounts,
-            Cause::Os { .. } | Cause::Message(_) => &[],
+            Cause::Os { .. } | Cause::Message(_) | Cause::EarlyEnd(_) => &[],
         }
     }
 
@@ -131,6 +142,7 @@ impl Error {
             op,
             target: target.into(),
             cause,
+            note: None,
         }))
     }
 
@@ -141,7 +153,36 @@ impl Error {
             op,
             target,
             cause: Cause::Mounted(mounts),
+            note: None,
         }))
+    }
+
+    /// The same error with something to know beside it.
+    pub(crate) fn noted(mut self, note: impl Into<String>) -> Self {
+        self.0.note = Some(note.into());
+        self
+    }
+
+    /// The same message, as that of a stream that ended too early.
+    pub(crate) fn early_end(mut self) -> Self {
+        if let Cause::Message(text) = self.0.cause {
+            self.0.cause = Cause::EarlyEnd(text);
+        }
+        self
+    }
+
+    pub(crate) fn is_early_end(&self) -> bool {
+        matches!(self.0.cause, Cause::EarlyEnd(_))
+    }
+
+    /// With what the errno means whatever the request was.
+    pub(crate) fn explained(mut self) -> Self {
+        if let Cause::Os { source, meaning } = &mut self.0.cause
+            && let Some(raw) = source.raw_os_error()
+        {
+            *meaning = explain_any(Errno::from_raw(raw)).map(|(_, text)| text);
+        }
+        self
     }
 
     /// An errno of an ordinary system call.
@@ -163,7 +204,16 @@ impl Error {
             op,
             target: target.into(),
             cause,
+            note: None,
         }))
+    }
+
+    /// What the reader of a stream said: an error of this crate as it is.
+    pub(crate) fn from_reader(target: impl Into<String>, source: io::Error) -> Self {
+        match source.downcast::<Self>() {
+            Ok(error) => error,
+            Err(source) => Self::io("read stream", target, source),
+        }
     }
 
     /// An errno of a Btrfs ioctl on `fd`, which is asked whether it is Btrfs
@@ -199,6 +249,7 @@ impl Error {
             op,
             target,
             cause: Cause::Os { source, meaning },
+            note: None,
         }))
     }
 }
@@ -206,7 +257,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner {
-            op, target, cause, ..
+            op,
+            target,
+            cause,
+            note,
+            ..
         } = &*self.0;
         write!(f, "{op} {target}")?;
         match cause {
@@ -218,7 +273,7 @@ impl fmt::Display for Error {
                 source,
                 meaning: None,
             } => write!(f, ": {source}"),
-            Cause::Message(text) => write!(f, ": {text}"),
+            Cause::Message(text) | Cause::EarlyEnd(text) => write!(f, ": {text}"),
             Cause::Mounted(mounts) => {
                 f.write_str(": mounted at")?;
                 for (i, at) in mounts.iter().enumerate() {
@@ -230,7 +285,8 @@ impl fmt::Display for Error {
                 }
                 Ok(())
             }
-        }
+        }?;
+        note.iter().try_for_each(|note| write!(f, " ({note})"))
     }
 }
 
@@ -254,6 +310,7 @@ fn general_kind(errno: Errno) -> ErrorKind {
         Errno::ENOTEMPTY => ErrorKind::NotEmpty,
         Errno::EXDEV => ErrorKind::OtherFileSystem,
         Errno::ETXTBSY | Errno::EBUSY => ErrorKind::Busy,
+        Errno::EPIPE | Errno::ECANCELED => ErrorKind::Cancelled,
         Errno::ENOSPC | Errno::EDQUOT => ErrorKind::NoSpace,
         Errno::ENAMETOOLONG => ErrorKind::InvalidName,
         Errno::ENOTTY | Errno::EOPNOTSUPP => ErrorKind::Unsupported,
@@ -277,8 +334,10 @@ pub(crate) enum Request {
     DeviceStats,
     Space,
     Label,
-    SetReceived,
     Resize,
+    Send,
+    SetReceived,
+    Open,
 }
 
 impl Request {
@@ -297,8 +356,10 @@ impl Request {
             Self::DeviceStats => "device statistics",
             Self::Space => "space info",
             Self::Label => "file system label",
-            Self::SetReceived => "set received uuid",
             Self::Resize => "resize",
+            Self::Send => "send",
+            Self::SetReceived => "set received uuid",
+            Self::Open => "open subvolume",
         }
     }
 
@@ -345,8 +406,24 @@ impl Request {
                  or a kernel before 4.18",
             ),
             (Self::Info, Errno::ENOENT) => (K::NotFound, "the subvolume has been deleted"),
-            (Self::List, Errno::EPERM) => (K::Permission, "needs CAP_SYS_ADMIN"),
-            (Self::Label | Self::Resize, Errno::EPERM) => (K::Permission, "needs CAP_SYS_ADMIN"),
+            (Self::Send, Errno::EPERM) => (
+                K::Permission,
+                "not permitted: the snapshot, its parent or a clone source is not read-only, or \
+                 CAP_SYS_ADMIN is missing",
+            ),
+            (Self::Send, Errno::EPIPE) => (K::Cancelled, "the reader of the stream went away"),
+            (Self::Send, Errno::EPROTO) => (
+                K::Unsupported,
+                "this kernel does not have this version of the stream",
+            ),
+            (Self::Send, Errno::EAGAIN) => (
+                K::Busy,
+                "a balance is moving what is to be sent, or it is being deduplicated",
+            ),
+            (Self::Send, Errno::EINVAL | Errno::EOPNOTSUPP) => (
+                K::Unsupported,
+                "this kernel does not have this version or kind of stream",
+            ),
             (Self::Resize, Errno::EINVAL | Errno::EFBIG) => (
                 K::InvalidSize,
                 "the size is below 256 MiB or beyond the end of the device",
@@ -355,22 +432,48 @@ impl Request {
             (Self::Resize, Errno::ENOSPC) => {
                 (K::NoSpace, "what is stored does not fit into this size")
             }
+            (Self::SetReceived, Errno::EROFS) => (
+                K::ReadOnly,
+                "it has to be set before the subvolume is made read-only",
+            ),
             (Self::Resize, Errno::EBUSY) => (
                 K::Busy,
                 "another exclusive operation runs on this file system",
             ),
-            (_, Errno::EROFS) => (K::ReadOnly, "read-only"),
-            (_, Errno::ENOSPC) => (
-                K::NoSpace,
-                "no space left for data or metadata; delete the oldest snapshots and wait until \
-                 they are cleaned",
-            ),
-            (_, Errno::EDQUOT) => (K::NoSpace, "a quota is used up"),
-            (_, Errno::ENOTTY) => (K::Unsupported, "this kernel does not have the request"),
-            _ => return (general_kind(errno), None),
+            (Self::List | Self::Label | Self::Resize, Errno::EPERM) => {
+                (K::Permission, "needs CAP_SYS_ADMIN")
+            }
+            (Self::Open, Errno::EPERM) => {
+                (K::Permission, "needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH")
+            }
+            (Self::Open, Errno::ENOENT | Errno::ESTALE) => {
+                (K::NotFound, "no subvolume has this id")
+            }
+            _ => match explain_any(errno) {
+                Some(explained) => explained,
+                None => return (general_kind(errno), None),
+            },
         };
         (kind, Some(text))
     }
+}
+
+/// What this errno means as an answer to any request.
+fn explain_any(errno: Errno) -> Option<(ErrorKind, &'static str)> {
+    Some(match errno {
+        Errno::EROFS => (ErrorKind::ReadOnly, "read-only"),
+        Errno::ENOSPC => (
+            ErrorKind::NoSpace,
+            "no space left for data or metadata; delete the oldest snapshots and wait until they \
+             are cleaned",
+        ),
+        Errno::EDQUOT => (ErrorKind::NoSpace, "a quota is used up"),
+        Errno::ENOTTY => (
+            ErrorKind::Unsupported,
+            "this kernel does not have the request",
+        ),
+        _ => return None,
+    })
 }
 
 /// How errors name a subvolume that is known by its id only.

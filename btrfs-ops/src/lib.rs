@@ -29,16 +29,21 @@
 //! # What it does not do
 //!
 //! It does not make file systems or mount them, and it starts no program.
-//! Send, receive, quotas, scrub, balance and the default subvolume are not here
-//! yet.
+//! Quotas, scrub, balance and the default subvolume are not here yet.
 
 mod delete;
 mod error;
 mod filesystem;
+mod incremental;
 mod list;
 mod mounts;
+mod progress;
+mod receive;
 mod resize;
+pub mod retention;
 mod search;
+mod send;
+pub mod stream;
 mod subvolume;
 #[cfg(feature = "serde")]
 mod text;
@@ -51,10 +56,17 @@ pub use filesystem::{
     BlockGroupKind, Device, DeviceStats, FilesystemInfo, Profile, Space, SpaceGroup, device_stats,
     devices, filesystem_info, label, set_label, space, sync, wait_cleaned,
 };
+pub use incremental::{Common, Relation, SendPlan, Unusable, incremental};
 #[doc(hidden)]
 pub use list::list_by_walking;
 pub use list::{Listed, Listing, Method, Scope, Unreachable, list};
+pub use progress::Progress;
+pub use receive::{
+    Partial, ReceiveOptions, Received, ReceivedOnto, ReceivedSubvolume, origin, partial_receives,
+    receive, remove_partial_receives,
+};
 pub use resize::{Resized, Size, resize};
+pub use send::{Estimate, SendOptions, SendStream, Sent};
 pub use subvolume::{Access, ReceivedUuid, Subvolume, SubvolumeInfo, info, is_subvolume};
 pub use types::{Bytes, Generation, SubvolId, Uuid};
 

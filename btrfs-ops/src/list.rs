@@ -17,7 +17,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use crate::error::{Error, ErrorKind, Request, Result, id_target};
 use crate::search::{self, BackRef, Item, Key, RootItem};
 use crate::subvolume::{self, DIRECTORY, SubvolumeInfo, What, target, what_is};
-use crate::types::SubvolId;
+use crate::types::{SubvolId, Uuid};
 use crate::uapi::{self, RootRef, SearchKey};
 
 /// Which subvolumes to list.
@@ -184,19 +184,30 @@ struct Roots {
 /// `max_objectid`, of any type.
 fn search_roots(
     fs: BorrowedFd<'_>,
+    key: Key,
+    max: Key,
+    each: &mut dyn FnMut(Item<'_>) -> Option<()>,
+) -> Result<()> {
+    search_tree(Request::List, fs, uapi::ROOT_TREE_OBJECTID, key, max, each)
+}
+
+/// The same for any tree.
+pub(crate) fn search_tree(
+    request: Request,
+    fs: BorrowedFd<'_>,
+    tree: u64,
     mut key: Key,
     max: Key,
     each: &mut dyn FnMut(Item<'_>) -> Option<()>,
 ) -> Result<()> {
-    let request = Request::List;
     let malformed = || {
-        let text = "an item of the tree of roots is not what it should be";
+        let text = format!("an item of tree {tree} is not what it should be");
         Error::message(ErrorKind::Malformed, request.op(), target(fs), text)
     };
     let mut buffer = Vec::new();
     loop {
         let mut search = SearchKey {
-            tree_id: uapi::ROOT_TREE_OBJECTID,
+            tree_id: tree,
             max_objectid: max.objectid,
             max_type: max.kind,
             max_offset: max.offset,
@@ -369,6 +380,72 @@ fn search_one(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Root> {
 /// gone (`None`). Needs `CAP_SYS_ADMIN`.
 pub(crate) fn is_live_or_pending(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<bool>> {
     Ok(search_one(fs, id)?.item.map(|item| item.refs > 0))
+}
+
+/// Live subvolumes whose own UUID, or whose received UUID, is this one. Needs
+/// `CAP_SYS_ADMIN`.
+pub(crate) fn by_uuid(
+    fs: BorrowedFd<'_>,
+    uuid: Uuid,
+    received: bool,
+) -> Result<Vec<(SubvolId, RootItem)>> {
+    let (low, high) = uuid.as_bytes().split_at(8);
+    let word = |half: &[u8]| half.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    let key = Key {
+        objectid: word(low),
+        kind: if received {
+            uapi::UUID_KEY_RECEIVED_SUBVOL
+        } else {
+            uapi::UUID_KEY_SUBVOL
+        },
+        offset: word(high),
+    };
+    let mut ids = Vec::new();
+    let request = Request::List;
+    let tree = uapi::UUID_TREE_OBJECTID;
+    search_tree(request, fs, tree, key, key, &mut |item| {
+        let words = item.data.chunks_exact(8);
+        ids.extend(words.filter_map(|id| Some(u64::from_le_bytes(id.try_into().ok()?))));
+        Some(())
+    })?;
+    let mut found = Vec::new();
+    for id in ids {
+        let id = SubvolId::from_kernel(id);
+        // The tree may name some that are gone.
+        if let Some(item) = search_one(fs, id)?.item
+            && item.refs > 0
+            && (if received {
+                item.received_uuid
+            } else {
+                item.uuid
+            }) == Some(uuid)
+        {
+            found.push((id, item));
+        }
+    }
+    Ok(found)
+}
+
+/// Opens the root directory of the subvolume `id`, wherever it is. Needs
+/// `CAP_SYS_ADMIN` and `CAP_DAC_READ_SEARCH`.
+pub(crate) fn open_root(fs: BorrowedFd<'_>, id: SubvolId) -> Result<OwnedFd> {
+    let key = Key {
+        objectid: uapi::FIRST_FREE_OBJECTID,
+        kind: uapi::INODE_ITEM_KEY,
+        offset: 0,
+    };
+    let wrap = |errno| {
+        let shown = format!("{} of {}", id_target(id), target(fs));
+        Error::ioctl(Request::Open, shown, fs, errno)
+    };
+    let mut generation = None;
+    search_tree(Request::Open, fs, id.get(), key, key, &mut |item| {
+        let bytes = item.data.get(..8)?.try_into().ok()?;
+        generation = Some(u64::from_le_bytes(bytes));
+        Some(())
+    })?;
+    let generation = generation.ok_or_else(|| wrap(Errno::ENOENT))?;
+    uapi::open_root_by_id(fs, id.get(), generation).map_err(wrap)
 }
 
 /// The path of a subvolume below the top level; `None` if there is none of this

@@ -85,6 +85,27 @@ pub struct SubvolumeInfo {
 }
 
 impl SubvolumeInfo {
+    /// Nothing but an id, for tests of what is decided from such lists.
+    #[cfg(test)]
+    pub(crate) fn blank(id: SubvolId) -> Self {
+        let item = search::RootItem {
+            generation: Generation(0),
+            read_only: false,
+            refs: 1,
+            uuid: None,
+            parent_uuid: None,
+            received_uuid: None,
+            transids: [0; 4],
+            times: [None; 4],
+        };
+        let at = search::BackRef {
+            parent: SubvolId::TOP_LEVEL,
+            dir_id: 256,
+            name: OsString::from("x"),
+        };
+        Self::from_items(id, &item, at)
+    }
+
     fn from_args(args: &uapi::SubvolInfoArgs) -> Self {
         let some = |transid: u64| (transid != 0).then_some(Generation(transid));
         let time = |stamp: uapi::Timespec| search::time(stamp.sec, stamp.nsec);

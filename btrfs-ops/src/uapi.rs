@@ -33,11 +33,18 @@ pub(crate) const FIRST_FREE_OBJECTID: u64 = 256;
 pub(crate) const LAST_FREE_OBJECTID: u64 = 0u64.wrapping_sub(256);
 /// `BTRFS_ROOT_TREE_OBJECTID`.
 pub(crate) const ROOT_TREE_OBJECTID: u64 = 1;
+/// `BTRFS_UUID_TREE_OBJECTID`, and the types of its items
+/// (`BTRFS_UUID_KEY_SUBVOL`, `BTRFS_UUID_KEY_RECEIVED_SUBVOL`).
+pub(crate) const UUID_TREE_OBJECTID: u64 = 9;
+pub(crate) const UUID_KEY_SUBVOL: u32 = 251;
+pub(crate) const UUID_KEY_RECEIVED_SUBVOL: u32 = 252;
 /// `BTRFS_ORPHAN_OBJECTID` (-5): its items in the root tree name deleted
 /// subvolumes that are not cleaned yet.
 pub(crate) const ORPHAN_OBJECTID: u64 = 0u64.wrapping_sub(5);
 /// `BTRFS_ORPHAN_ITEM_KEY`.
 pub(crate) const ORPHAN_ITEM_KEY: u32 = 48;
+/// `BTRFS_INODE_ITEM_KEY`.
+pub(crate) const INODE_ITEM_KEY: u32 = 1;
 /// `BTRFS_ROOT_ITEM_KEY`.
 pub(crate) const ROOT_ITEM_KEY: u32 = 132;
 /// `BTRFS_ROOT_BACKREF_KEY`.
@@ -784,8 +791,16 @@ mod tests {
         ("BTRFS_FIRST_FREE_OBJECTID", FIRST_FREE_OBJECTID),
         ("BTRFS_LAST_FREE_OBJECTID", LAST_FREE_OBJECTID),
         ("BTRFS_ROOT_TREE_OBJECTID", ROOT_TREE_OBJECTID),
+        ("BTRFS_UUID_TREE_OBJECTID", UUID_TREE_OBJECTID),
+        ("BTRFS_UUID_KEY_SUBVOL", UUID_KEY_SUBVOL as u64),
+        (
+            "BTRFS_UUID_KEY_RECEIVED_SUBVOL",
+            UUID_KEY_RECEIVED_SUBVOL as u64,
+        ),
         ("BTRFS_ORPHAN_OBJECTID", ORPHAN_OBJECTID),
         ("BTRFS_ORPHAN_ITEM_KEY", ORPHAN_ITEM_KEY as u64),
+        ("BTRFS_INODE_ITEM_KEY", INODE_ITEM_KEY as u64),
+        ("offsetof(struct btrfs_inode_item, generation)", 0),
         ("BTRFS_ROOT_ITEM_KEY", ROOT_ITEM_KEY as u64),
         ("BTRFS_ROOT_BACKREF_KEY", ROOT_BACKREF_KEY as u64),
         ("BTRFS_SUBVOL_RDONLY", SUBVOL_RDONLY),

@@ -15,6 +15,7 @@ use uml_lab::Lab;
 
 pub(crate) const DEVICE: &str = "/dev/ubda";
 pub(crate) const SECOND: &str = "/dev/ubdb";
+pub(crate) const THIRD: &str = "/dev/ubdc";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Boots a node with these disks and runs these tests of this program there,
@@ -50,18 +51,24 @@ pub(crate) fn run_on_node(lab: &str, disks: &[&str], tests: &[&str]) {
 
 /// A fresh file system, mounted until this is dropped.
 pub(crate) struct Store {
+    device: String,
     pub(crate) path: PathBuf,
     pub(crate) mounts: Vec<PathBuf>,
 }
 
 impl Store {
     pub(crate) fn new(name: &str, mkfs: &[&str], options: &str) -> Self {
+        Self::on(DEVICE, name, mkfs, options)
+    }
+
+    pub(crate) fn on(device: &str, name: &str, mkfs: &[&str], options: &str) -> Self {
         run(Command::new("mkfs.btrfs")
             .args(["-q", "-f"])
             .args(mkfs)
-            .arg(DEVICE));
+            .arg(device));
         let path = Path::new("/mnt").join(name);
         let mut store = Self {
+            device: device.to_owned(),
             path: path.clone(),
             mounts: Vec::new(),
         };
@@ -72,7 +79,7 @@ impl Store {
     pub(crate) fn mount(&mut self, at: &Path, options: &str) {
         fs::create_dir_all(at).unwrap();
         mount(
-            Some(DEVICE),
+            Some(self.device.as_str()),
             at,
             Some("btrfs"),
             MsFlags::empty(),

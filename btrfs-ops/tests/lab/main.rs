@@ -5,6 +5,8 @@
 
 mod admin;
 mod common;
+mod streams;
+mod tree;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
