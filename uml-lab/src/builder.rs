@@ -45,7 +45,7 @@ impl LabBuilder {
             package_dir: None,
             boot_deadline: Duration::from_secs(90),
             node_limit: None,
-            log_dir: None,
+            log_dir: path("LAB_LOG_DIR"),
         }
     }
 
@@ -133,17 +133,19 @@ impl LabBuilder {
         self
     }
 
-    /// Sets how many nodes may run at once in all labs with the same cache
-    /// directory; [`LabBuilder::start`] waits for room. A lab with more nodes
-    /// runs alone. Default: two per processor, at least four.
+    /// Sets how many nodes may run at once in all labs of this user;
+    /// [`LabBuilder::start`] waits for room, unless this thread has another lab
+    /// already. A lab with more nodes runs alone. Default: two per processor,
+    /// at least four.
     pub fn node_limit(mut self, nodes: usize) -> Self {
         self.node_limit = Some(nodes);
         self
     }
 
-    /// Copies the nodes' consoles to `dir/LAB-PID-NODE.console` when the lab
-    /// ends by a panic or does not come up. Default: they go with the lab,
-    /// their last lines are shown.
+    /// Writes the time line to `dir/LAB-PID.timeline` and the nodes' consoles to
+    /// `dir/LAB-PID-NODE.console` when the lab ends by a panic or does not come
+    /// up. Default: `LAB_LOG_DIR` if set; else they go with the lab, and the
+    /// last lines are shown.
     pub fn log_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.log_dir = Some(dir.into());
         self
@@ -245,6 +247,8 @@ pub struct NodeBuilder {
     pub(crate) disks: Vec<Disk>,
     pub(crate) memory: String,
     pub(crate) keeps: Vec<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) sees: Vec<(PathBuf, PathBuf)>,
     pub(crate) kernel_args: Vec<String>,
 }
 
@@ -254,6 +258,8 @@ impl NodeBuilder {
             disks: Vec::new(),
             memory: "384M".to_owned(),
             keeps: Vec::new(),
+            root: None,
+            sees: Vec::new(),
             kernel_args: Vec::new(),
         }
     }
@@ -287,6 +293,27 @@ impl NodeBuilder {
         self
     }
 
+    /// Makes a directory tree of the host the node's root, instead of the
+    /// host's own files: another distribution, or a tree made for the purpose.
+    /// The node writes to memory, the tree stays as it is.
+    ///
+    /// Packages of the lab are not laid over it, layers are. What the node
+    /// needs of it is nothing but the programs it is to run:
+    /// [`Node::load_module`](crate::Node::load_module) runs its
+    /// `/sbin/modprobe`, and [`Node::run_test`](crate::Node::run_test) needs
+    /// the test program to be there ([`NodeBuilder::see`]) and its libraries.
+    /// An ordinary user's lab reads of it what the user may read.
+    pub fn root(mut self, tree: impl Into<PathBuf>) -> Self {
+        self.root = Some(tree.into());
+        self
+    }
+
+    /// Shows a directory of the host in the node, read-only.
+    pub fn see(mut self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        self.sees.push((host.into(), inside.into()));
+        self
+    }
+
     /// Adds a word to the kernel's command line.
     pub fn kernel_arg(mut self, arg: impl Into<String>) -> Self {
         self.kernel_args.push(arg.into());
@@ -307,6 +334,17 @@ impl NodeBuilder {
         for keep in &self.keeps {
             if !keep.is_absolute() || keep == Path::new("/") {
                 return invalid(format!("keep {}: want an absolute path", keep.display()));
+            }
+        }
+        let seen = self.sees.iter().map(|(host, _)| host);
+        for dir in self.root.iter().chain(seen) {
+            if !dir.is_dir() {
+                return invalid(format!("{}: not a directory", dir.display()));
+            }
+        }
+        for (_, inside) in &self.sees {
+            if !inside.is_absolute() || inside == Path::new("/") {
+                return invalid(format!("see {}: want an absolute path", inside.display()));
             }
         }
         for arg in &self.kernel_args {
@@ -461,6 +499,9 @@ mod tests {
             base().node("a", |n| n.memory("1M")),
             base().node("a", |n| n.keep("relative")),
             base().node("a", |n| n.kernel_arg("two words")),
+            base().node("a", |n| n.root("/nonexistent")),
+            base().node("a", |n| n.see("/nonexistent", "/x")),
+            base().node("a", |n| n.see("/etc", "x")),
             base().node("a", one).wire("w", |w| w.port("b", "")),
             base().node("a", one).wire("w", |w| w.port("a", "nonsense")),
             base().node("a", one).wire("w", |w| w).wire("w", |w| w),

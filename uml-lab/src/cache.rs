@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind as IoKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -79,11 +81,42 @@ impl Cache {
         }
         unreachable!("the loop has no end but return")
     }
+}
 
-    /// Waits until so many nodes may run on this machine beside the others.
-    pub(crate) fn slots(&self, nodes: usize, limit: usize) -> Result<Vec<Lock>> {
-        let dir = self.root.join("slots");
-        make_dir(&dir)?;
+thread_local! {
+    /// Slots of labs that this thread started and that are still there.
+    static MINE: Arc<AtomicUsize> = Arc::default();
+}
+
+/// Room for nodes, of which a user's labs have so much together, whatever
+/// directory they are in. Given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    count: usize,
+    of_thread: Arc<AtomicUsize>,
+    _locks: Vec<Lock>,
+}
+
+impl Slots {
+    /// Waits until so many nodes may run beside the others. A thread that has
+    /// a lab does not wait: it might wait for itself.
+    pub(crate) fn take(nodes: usize, limit: usize) -> Result<Self> {
+        let of_thread = MINE.with(Arc::clone);
+        let locks = if of_thread.load(Ordering::SeqCst) == 0 {
+            Slots::wait(&own_dir()?.join("slots"), nodes, limit)?
+        } else {
+            Vec::new()
+        };
+        of_thread.fetch_add(nodes, Ordering::SeqCst);
+        Ok(Slots {
+            count: nodes,
+            of_thread,
+            _locks: locks,
+        })
+    }
+
+    fn wait(dir: &Path, nodes: usize, limit: usize) -> Result<Vec<Lock>> {
+        make_dir(dir)?;
         let wanted = nodes.min(limit);
         // Whoever holds this takes all slots it needs before another starts
         // taking any: two labs cannot wait for each other.
@@ -124,6 +157,12 @@ impl Cache {
     }
 }
 
+impl Drop for Slots {
+    fn drop(&mut self) {
+        self.of_thread.fetch_sub(self.count, Ordering::SeqCst);
+    }
+}
+
 /// A directory of one lab's run. The lock says that it is in use; the keeper
 /// holds it too.
 #[derive(Debug)]
@@ -143,6 +182,11 @@ fn default_root() -> Result<PathBuf> {
     if let Some(target) = target {
         return Ok(target.join("uml-lab"));
     }
+    own_dir()
+}
+
+/// A directory of this user below /var/tmp.
+fn own_dir() -> Result<PathBuf> {
     let uid = nix::unistd::geteuid();
     let root = PathBuf::from(format!("/var/tmp/uml-lab-{uid}"));
     make_dir(&root)?;
@@ -222,13 +266,12 @@ mod tests {
     #[test]
     fn slots_are_limited_and_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(Some(dir.path())).unwrap();
-        let first = cache.slots(3, 4).unwrap();
+        let first = Slots::wait(dir.path(), 3, 4).unwrap();
         assert_eq!(first.len(), 3);
         let (sender, receiver) = std::sync::mpsc::channel();
-        let waiting = cache.clone();
+        let waiting = dir.path().to_owned();
         let thread = std::thread::spawn(move || {
-            let slots = waiting.slots(9, 4).unwrap();
+            let slots = Slots::wait(&waiting, 9, 4).unwrap();
             sender.send(slots.len()).unwrap();
         });
         assert!(

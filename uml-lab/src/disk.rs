@@ -129,6 +129,7 @@ impl From<&String> for Disk {
 /// What is wrong with a disk, or with a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DiskFault {
     /// Every request fails with EIO: on a part of a disk reads and writes, as
     /// with a bad spot; on all of it flushes too.

@@ -10,14 +10,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::builder::{LabBuilder, parse_address};
-use crate::cache::{Cache, Lock, RunDir, host_error};
+use crate::cache::{Cache, Lock, RunDir, Slots, host_error};
 use crate::embedded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::Keeper;
 use crate::node::{Machine, Node};
 use crate::packages;
 use crate::switch::Switch;
+use crate::timeline::{Entry, Journal, Timeline};
 use crate::wire::{Cable, Wire};
+
+/// Lines of the time line that a failed test shows.
+const TIMELINE_LINES: usize = 100;
 
 /// What every node needs and a Debian host may lack: the kernel, and modprobe.
 /// Each with a file that shows that it is there, however it came.
@@ -28,8 +32,8 @@ const MODULES: &str = "usr/lib/uml/modules";
 /// Nodes, their wires, and the switch between them.
 ///
 /// Dropping it kills all nodes and removes their files; when that happens
-/// during a panic, the last console lines of each node go to standard error
-/// first. The same is done by another process when this one is killed.
+/// during a panic, the end of its [`Timeline`] goes to standard error first.
+/// The same is done by another process when this one is killed.
 #[must_use = "dropping this ends all nodes"]
 #[derive(Debug)]
 pub struct Lab {
@@ -43,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) machines: Vec<Arc<Machine>>,
     cables: Vec<Arc<Cable>>,
     pub(crate) switch: Switch,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) keeper: Keeper,
     pub(crate) kernel: PathBuf,
     pub(crate) boot_deadline: Duration,
@@ -54,7 +59,7 @@ pub(crate) struct Inner {
     log_dir: Option<PathBuf>,
     name: String,
     /// What is to be given back at the end.
-    held: Mutex<Option<(RunDirLock, Vec<Lock>)>>,
+    held: Mutex<Option<(RunDirLock, Slots)>>,
 }
 
 type RunDirLock = Lock;
@@ -67,10 +72,11 @@ impl Lab {
     }
 
     pub(crate) fn start(builder: LabBuilder) -> Result<Self> {
+        let journal = Arc::new(Journal::new());
         let cache = Cache::open(builder.cache_dir.as_deref())?;
         let software = Software::find(&builder, &cache)?;
         let limit = builder.node_limit.unwrap_or_else(default_limit).max(1);
-        let slots = cache.slots(builder.nodes.len(), limit)?;
+        let slots = Slots::take(builder.nodes.len(), limit)?;
         let RunDir {
             path: run_dir,
             lock,
@@ -94,6 +100,7 @@ impl Lab {
             machines,
             cables: plan.cables.into_iter().map(Arc::new).collect(),
             switch,
+            journal,
             keeper,
             kernel: software.kernel,
             boot_deadline: builder.boot_deadline,
@@ -107,7 +114,7 @@ impl Lab {
         });
         let lab = Lab { inner };
         lab.start_threads()?;
-        lab.boot_all().inspect_err(|_| lab.inner.save_consoles())?;
+        lab.boot_all().inspect_err(|_| lab.inner.save_logs())?;
         Ok(lab)
     }
 
@@ -140,6 +147,16 @@ impl Lab {
         Ok(())
     }
 
+    pub(crate) fn find_node(&self, name: &str) -> Option<Node> {
+        self.inner.find(name).map(|index| self.node_at(index))
+    }
+
+    pub(crate) fn find_wire(&self, name: &str) -> Option<Wire> {
+        let mut cables = self.inner.cables.iter();
+        let cable = cables.find(|cable| cable.name == name)?;
+        Some(Wire::new(&self.inner, Arc::clone(cable)))
+    }
+
     fn node_at(&self, index: usize) -> Node {
         Node::new(&self.inner, index)
     }
@@ -155,8 +172,8 @@ impl Lab {
         reason = "a name fixed in the caller's code, as with an index"
     )]
     pub fn node(&self, name: &str) -> Node {
-        match self.inner.find(name) {
-            Some(index) => self.node_at(index),
+        match self.find_node(name) {
+            Some(node) => node,
             None => panic!("the lab has no node named {name:?}"),
         }
     }
@@ -180,15 +197,21 @@ impl Lab {
         reason = "a name fixed in the caller's code, as with an index"
     )]
     pub fn wire(&self, name: &str) -> Wire {
-        match self
-            .inner
-            .cables
-            .iter()
-            .position(|cable| cable.name == name)
-        {
-            Some(index) => Wire::new(&self.inner, Arc::clone(&self.inner.cables[index])),
+        match self.find_wire(name) {
+            Some(wire) => wire,
             None => panic!("the lab has no wire named {name:?}"),
         }
+    }
+
+    /// Writes a line into the time line.
+    pub fn note(&self, text: impl Into<String>) {
+        self.inner.journal.note("lab", text);
+    }
+
+    /// Returns what happened so far, with what the consoles of all nodes say.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        self.inner.timeline()
     }
 
     /// Returns the directory of this run; it goes away with the lab.
@@ -201,15 +224,9 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for node in self.nodes() {
-                eprintln!("--- console of {}, last lines:", node.name());
-                for line in node.console_tail(30) {
-                    eprintln!("  {line}");
-                }
-            }
-        }
-        if std::thread::panicking() {
-            self.inner.save_consoles();
+            eprintln!("--- the end of the lab's time line, in seconds:");
+            eprint!("{}", self.timeline().tail(TIMELINE_LINES));
+            self.inner.save_logs();
         }
         self.inner.shut_down();
     }
@@ -235,20 +252,30 @@ impl Inner {
         Ok(())
     }
 
+    fn timeline(&self) -> Timeline {
+        let consoles = self.machines.iter().flat_map(|machine| machine.console());
+        let entries: Vec<Entry> = self.journal.events().into_iter().chain(consoles).collect();
+        Timeline::new(entries)
+    }
+
     /// Something else has failed already, so this only says what does.
-    fn save_consoles(&self) {
+    fn save_logs(&self) {
         let Some(dir) = &self.log_dir else {
             return;
         };
+        let say = |path: PathBuf, kept: std::io::Result<()>| match kept {
+            Ok(()) => eprintln!("uml-lab: kept {}", path.display()),
+            Err(error) => eprintln!("uml-lab: {}: {error}", path.display()),
+        };
+        let head = format!("{}-{}", self.name, std::process::id());
+        let path = dir.join(format!("{head}.timeline"));
+        let made = fs::create_dir_all(dir);
+        let written = made.and_then(|()| fs::write(&path, self.timeline().to_string()));
+        say(path, written);
         for machine in &self.machines {
-            let pid = std::process::id();
-            let name = format!("{}-{pid}-{}.console", self.name, machine.name);
-            let copied = fs::create_dir_all(dir)
-                .and_then(|()| fs::copy(machine.console_path(), dir.join(&name)));
-            match copied {
-                Ok(_) => eprintln!("uml-lab: console kept in {}", dir.join(name).display()),
-                Err(error) => eprintln!("uml-lab: {}: {error}", dir.join(name).display()),
-            }
+            let path = dir.join(format!("{head}-{}.console", machine.name));
+            let copied = fs::copy(machine.console_path(), &path);
+            say(path, copied.map(drop));
         }
     }
 
@@ -301,8 +328,10 @@ fn write_program(path: &Path) -> Result<()> {
 pub(crate) struct Software {
     kernel: PathBuf,
     pub(crate) modules: PathBuf,
-    /// Topmost first.
+    /// Those of the caller, topmost first.
     pub(crate) layers: Vec<PathBuf>,
+    /// The unpacked packages, if there are any.
+    pub(crate) packages: Option<PathBuf>,
 }
 
 impl Software {
@@ -330,7 +359,7 @@ impl Software {
         let kernel = find(&builder.kernel, KERNEL, "the user-mode kernel")?;
         let modules = find(&builder.modules, MODULES, "the kernel's modules")?;
         let mut layers = Vec::new();
-        for layer in builder.layers.iter().rev().chain(layer.iter()) {
+        for layer in builder.layers.iter().rev() {
             let layer = std::path::absolute(layer);
             layers.push(layer.map_err(|error| host_error("find a layer", error))?);
         }
@@ -338,6 +367,7 @@ impl Software {
             kernel,
             modules,
             layers,
+            packages: layer,
         })
     }
 }

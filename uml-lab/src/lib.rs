@@ -31,7 +31,8 @@
 //! # What a node is
 //!
 //! - **Root**: an overlay of the host's root, the unpacked packages, and the
-//!   layers of [`LabBuilder::layer`], with a tmpfs for writes. /run, /dev/shm,
+//!   layers of [`LabBuilder::layer`], with a tmpfs for writes; or of any other
+//!   tree ([`NodeBuilder::root`]). /run, /dev/shm,
 //!   /proc, /sys and /dev are the node's own; there is no udev.
 //! - **Disks**: /dev/ubda, /dev/ubdb and so on, sparse files that survive
 //!   [`Node::kill`] and [`Node::boot`]; as a [`Disk`] with a volatile cache, or
@@ -59,6 +60,9 @@
 //! | wire bad | [`Wire::set`], [`Wire::set_all`] with [`Policy`]: delay, jitter, loss, duplicates, reordering, a rate, flapping | frames late, lost, twice, in another order | the switch, each direction by itself, by a seed |
 //! | clock wrong | [`Node::shift_clock`] | another wall clock time, also after a boot | clock_settime in the node |
 //!
+//! [`Schedule`] plays several in time, by a script or made from a seed that
+//! gives the same again.
+//!
 //! A fault stays until it is healed, over node loss and boot too; only node
 //! loss, power cut and hang end by themselves or with the next boot.
 //!
@@ -71,6 +75,14 @@
 //! beside each kernel ends it, and the next lab removes the files. Tests
 //! compare processes, mounts, files and sockets before and after, for each of
 //! these ends (`tests/leftovers.rs`).
+//!
+//! # When a test fails
+//!
+//! Dropped by a panic, the lab prints the end of its [`Timeline`]: what was
+//! done to nodes and wires, which programs ran, and the consoles of all nodes,
+//! in the order of time. With [`LabBuilder::log_dir`], or `LAB_LOG_DIR` in the
+//! environment, the whole of it and the consoles are kept there.
+//! [`Lab::timeline`] returns it at any time, [`Lab::note`] adds a line.
 //!
 //! # Confinement
 //!
@@ -135,7 +147,9 @@ mod packages;
 mod policy;
 mod protocol;
 mod random;
+mod schedule;
 mod switch;
+mod timeline;
 mod wire;
 
 // The embedded program is compiled by build.rs; this lets its own tests and
@@ -151,6 +165,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use lab::{Lab, prerequisites};
 pub use node::{Node, NodeDisk};
 pub use policy::Policy;
+pub use schedule::{Action, Menu, Schedule};
+pub use timeline::{Entry, Timeline};
 pub use wire::Wire;
 
 // The README's examples are compiled with the documentation tests.

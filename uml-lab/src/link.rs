@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::{
     Deframer, LINE_INPUT, LINE_WINDOW, Malformed, Message, Spawn, Stream, ToLab, ToNode, WINDOW,
 };
+use crate::timeline::Journal;
 
 /// How long a node may take to say that it started a program, and a killed
 /// program to be gone.
@@ -66,6 +67,7 @@ pub(crate) struct Link {
     line: Mutex<Line>,
     acknowledged: Condvar,
     pub(crate) share: Arc<Share>,
+    journal: Arc<Journal>,
 }
 
 /// The serial line towards the node.
@@ -83,6 +85,7 @@ impl Link {
         node: &str,
         socket: UnixStream,
         share: Arc<Share>,
+        journal: Arc<Journal>,
     ) -> (Arc<Self>, Receiver<Vec<u8>>) {
         let (sender, receiver) = channel();
         let link = Link {
@@ -95,6 +98,7 @@ impl Link {
             line: Mutex::default(),
             acknowledged: Condvar::new(),
             share,
+            journal,
         };
         (Arc::new(link), receiver)
     }
@@ -183,7 +187,13 @@ impl Link {
                 }
             }
             ToLab::Exit { id, status } => {
-                self.with(id, |state| state.ended = Some(ExitStatus::from_raw(status)));
+                let status = ExitStatus::from_raw(status);
+                let running = self.table().get(&id).and_then(Weak::upgrade);
+                if let Some(running) = running {
+                    self.journal
+                        .note(&self.node, format!("{status}: {}", running.name));
+                }
+                self.with(id, |state| state.ended = Some(status));
                 self.forget(id);
             }
             ToLab::StdinCredit { id, bytes } => {
@@ -270,6 +280,8 @@ impl Link {
             }),
             changed: Condvar::new(),
         });
+        self.journal
+            .note(&self.node, format!("runs {}", running.name));
         self.table().insert(id, Arc::downgrade(&running));
         self.send(&ToNode::Spawn { id, spawn });
         // A link closed before the entry was there has not told it.

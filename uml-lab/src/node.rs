@@ -23,6 +23,7 @@ use crate::protocol::{
     Confine, DiskSetup, LINE_INPUT, Message, Port, Setup, Spawn, Start, Stdin, ToLab, ToNode,
     VERSION,
 };
+use crate::timeline::{Entry, console_entries};
 
 /// Search path of programs in nodes.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -85,6 +86,8 @@ struct State {
     link: Option<Arc<Link>>,
     /// Milliseconds that the clock is ahead.
     clock_shift: i64,
+    /// Where in the console each boot begins, and when it began.
+    boots: Vec<(u64, Duration)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,14 +124,32 @@ impl Machine {
             make_dir(&host)?;
             keeps.push((bytes(keep), bytes(&host)));
         }
+        let absolute = |path: &Path| {
+            fs::canonicalize(path)
+                .map(|path| bytes(&path))
+                .map_err(|error| host_error(format!("find {}", path.display()), error))
+        };
+        let mut layers: Vec<_> = software.layers.iter().map(|layer| bytes(layer)).collect();
+        let root = match &node.root {
+            Some(root) => absolute(root)?,
+            // The packages are of the host's distribution.
+            None => {
+                layers.extend(software.packages.iter().map(|layer| bytes(layer)));
+                b"/".to_vec()
+            }
+        };
+        let sees = node.sees.iter().map(|(host, inside)| {
+            let host = absolute(host)?;
+            Ok((bytes(inside), host))
+        });
         let setup = Setup {
             host_name: name.as_bytes().to_vec(),
-            root: b"/".to_vec(),
-            layers: software.layers.iter().map(|layer| bytes(layer)).collect(),
+            root,
+            layers,
             modules: bytes(&software.modules),
             share: bytes(&dir.join("share")),
             keeps,
-            sees: Vec::new(),
+            sees: sees.collect::<Result<_>>()?,
             ports: ports
                 .iter()
                 .enumerate()
@@ -185,6 +206,7 @@ impl Machine {
                 hung: false,
                 link: None,
                 clock_shift: 0,
+                boots: Vec::new(),
             }),
             changed: Condvar::new(),
             turn: Mutex::default(),
@@ -209,6 +231,21 @@ impl Machine {
         self.dir.join("console")
     }
 
+    /// What the console said, boot by boot.
+    pub(crate) fn console(&self) -> Vec<Entry> {
+        // No console yet is an empty one.
+        let text = fs::read(self.console_path()).unwrap_or_default();
+        let boots = self.state().boots.clone();
+        let ends = boots.iter().skip(1).map(|(at, _)| *at as usize);
+        let parts = boots.iter().zip(ends.chain([text.len()]));
+        parts
+            .flat_map(|((start, at), end)| {
+                let part = text.get(*start as usize..end).unwrap_or_default();
+                console_entries(&self.name, *at, &String::from_utf8_lossy(part))
+            })
+            .collect()
+    }
+
     /// Hears from the keeper that the kernel of a boot ended by itself.
     pub(crate) fn ended(&self, lab: &Inner, boot: u32, status: i32) {
         let why = format!(
@@ -231,6 +268,7 @@ impl Machine {
             }
             if !matches!(state.phase, Phase::Off(_)) {
                 state.phase = Phase::Off(why.to_owned());
+                lab.journal.note(&self.name, why);
             }
             state.hung = false;
             state.link.take()
@@ -254,6 +292,8 @@ impl Machine {
         word(format!("rootflags={}", self.dir.join("boot").display()));
         word("ro".into());
         word("init=/agent".into());
+        // For the time line.
+        word("printk.time=1".into());
         word("con=null".into());
         word("con0=null,fd:1".into());
         word("ssl=null".into());
@@ -322,6 +362,16 @@ impl Node {
 
     fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    fn note(&self, text: impl Into<String>) {
+        if let Some(lab) = self.lab.upgrade() {
+            lab.journal.note(self.name(), text);
+        }
+    }
+
+    pub(crate) fn disk_count(&self) -> usize {
+        self.machine().disks.len()
     }
 
     /// Returns the node's name.
@@ -459,11 +509,21 @@ impl Node {
             .write_setup()
             .map_err(|error| fail("write the node's setup", error))?;
         let (ours, theirs) = UnixStream::pair().map_err(|error| fail("make the channel", error))?;
-        let (link, receiver) = Link::new(self.name(), ours, Arc::clone(&machine.share));
+        let (link, receiver) = Link::new(
+            self.name(),
+            ours,
+            Arc::clone(&machine.share),
+            Arc::clone(&lab.journal),
+        );
+        let begin = console
+            .metadata()
+            .map_err(|error| fail("look at the console", error))?
+            .len();
         let boot = lab.next_boot.fetch_add(1, Ordering::Relaxed);
         {
             let mut state = machine.state();
             state.boot = boot;
+            state.boots.push((begin, lab.journal.now()));
             state.phase = Phase::Booting;
             state.link = Some(Arc::clone(&link));
         }
@@ -484,6 +544,7 @@ impl Node {
             machine.off(&lab, Some(boot), "its threads did not start");
             return Err(error.node(self.name()));
         }
+        lab.journal.note(self.name(), "boots");
         for port in &machine.ports {
             lab.switch.set_link(port.port, true);
         }
@@ -575,7 +636,12 @@ impl Node {
             ToLab::Hello { version } => {
                 state.phase = Phase::Off(format!("its program speaks protocol {version}"));
             }
-            ToLab::Ready => state.phase = Phase::Ready,
+            ToLab::Ready => {
+                state.phase = Phase::Ready;
+                if let Some(lab) = self.lab.upgrade() {
+                    lab.journal.note(self.name(), "ready");
+                }
+            }
             ToLab::Failed { step, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 state.phase = Phase::Off(format!("{}: {error}", String::from_utf8_lossy(&step)));
@@ -672,7 +738,9 @@ impl Node {
                 .arg(seed.to_string())
                 .args(cached);
             // Whatever comes of it, the power goes.
-            let _ = self.run(command.deadline(DESTAGE));
+            let said = self.run(command.deadline(DESTAGE));
+            let kept = said.map_or_else(|error| error.to_string(), |said| said.stdout_text());
+            self.note(format!("power cut, seed {seed}: kept {}", kept.trim()));
         }
         self.lose("power cut", "its power was cut")
     }
@@ -719,6 +787,8 @@ impl Node {
         if !matches!(state.phase, Phase::Off(_)) {
             state.hung = hang;
         }
+        drop(state);
+        self.note(if hang { "hangs" } else { "goes on" });
         Ok(())
     }
 
@@ -740,6 +810,7 @@ impl Node {
             self.agent("shift the clock", command)?;
         }
         machine.state().clock_shift = milliseconds;
+        self.note(format!("its clock is ahead by {milliseconds} ms"));
         Ok(())
     }
 
@@ -1095,6 +1166,7 @@ impl NodeDisk {
             self.node.agent(&step, command.stdin(table))?;
         }
         *faults = changed;
+        self.node.note(step);
         Ok(())
     }
 }

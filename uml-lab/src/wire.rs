@@ -68,12 +68,14 @@ impl Wire {
     ///
     /// If a node is not on this wire.
     pub fn set(&self, from: &str, to: &str, policy: Policy) {
+        self.note(&format!("{from} to {to}: {policy}"));
         self.set_pairs(&self.pairs(from, to), policy);
     }
 
     /// Sets what happens to all frames of the wire. Each direction has its own
     /// random numbers.
     pub fn set_all(&self, policy: Policy) {
+        self.note(&format!("every direction: {policy}"));
         let ports = || self.cable.ports.iter().map(|(_, port)| *port);
         let pairs: Vec<_> = ports()
             .flat_map(|from| ports().map(move |to| (from, to)))
@@ -114,6 +116,17 @@ impl Wire {
             .iter()
             .map(|(from, to)| lab.switch.carried(*from, *to))
             .sum()
+    }
+
+    fn note(&self, text: &str) {
+        if let Some(lab) = self.lab.upgrade() {
+            lab.journal.note(&self.cable.name, text);
+        }
+    }
+
+    /// Says whether a node is on this wire.
+    pub(crate) fn joins(&self, node: &str) -> bool {
+        self.cable.ports.iter().any(|(name, _)| name == node)
     }
 
     /// Without a lab there is nothing to cut.

@@ -1,14 +1,15 @@
-//! What can be done to a running node: power cut, disk faults, hang, a full
-//! file system, a wrong clock.
+//! What can be done to running nodes: power cut, disk faults, hang, a full file
+//! system, a wrong clock, bad wires, schedules of all that; and what the time
+//! line says of it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use uml_lab::{Command, Disk, DiskFault, ErrorKind, Lab, Node};
+use uml_lab::{Action, Command, Disk, DiskFault, ErrorKind, Lab, Menu, Node, Policy, Schedule};
 
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 200;
@@ -53,6 +54,9 @@ fn faults() {
     a_file_system_is_full(&node);
     a_node_hangs_and_goes_on(&lab);
     a_clock_is_wrong(&lab);
+    wires_are_bad(&lab);
+    schedules_are_played(&lab, 3, 4);
+    the_time_line(&lab);
 }
 
 /// More of the same, over many seeds. `LAB_SEEDS` is how many.
@@ -65,6 +69,19 @@ fn deep_power_cuts() {
     what_was_flushed_survives_a_power_cut(&node, CACHED, 0..seeds);
     what_was_flushed_survives_a_power_cut(&node, BOTH, 0..seeds);
     a_file_system_survives_power_cuts(&node, 0..seeds);
+}
+
+/// Long schedules. `LAB_SEEDS` is how many.
+#[test]
+#[ignore = "deep: takes minutes"]
+fn deep_schedules() {
+    let Some(lab) = lab("deep-schedules") else {
+        return;
+    };
+    let seeds = std::env::var("LAB_SEEDS").map_or(10, |text| text.parse().unwrap());
+    for seed in 0..seeds {
+        schedules_are_played(&lab, seed, 20);
+    }
 }
 
 fn a_plain_disk_takes_no_faults(lab: &Lab) {
@@ -478,4 +495,171 @@ fn a_clock_is_wrong(lab: &Lab) {
     assert!(about(ahead(&node1), -7200));
     node1.shift_clock(0).unwrap();
     assert!(about(ahead(&node1), 0));
+}
+
+/// Runs `inner` on node1, with datagrams or a stream to node2.
+fn carried_meanwhile(lab: &Lab, inner: &str) -> u64 {
+    let wire = lab.wire("wire");
+    let before = wire.carried("node1", "node2");
+    lab.node("node1").run_test(inner).unwrap();
+    // The way back is sound; what was sent before has had its time.
+    let back = wire.carried("node2", "node1");
+    lab.node("node2").run_test("inner_send_back").unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while wire.carried("node2", "node1") < back + 10 {
+        assert!(Instant::now() < until, "nothing comes back");
+    }
+    wire.carried("node1", "node2") - before
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_send_many() {
+    send("10.0.0.255:7001", 200);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_send_back() {
+    send("10.0.0.255:7001", 10);
+}
+
+fn send(to: &str, count: usize) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_broadcast(true).unwrap();
+    for _ in 0..count {
+        socket.send_to(b"ping", to).unwrap();
+    }
+}
+
+fn wires_are_bad(lab: &Lab) {
+    let wire = lab.wire("wire");
+    assert!(carried_meanwhile(lab, "inner_send_many") >= 200);
+    wire.set("node1", "node2", Policy::new().loss(0.5).seed(1));
+    let carried = carried_meanwhile(lab, "inner_send_many");
+    assert!((60..140).contains(&carried), "{carried} of 200");
+    wire.set("node1", "node2", Policy::new().duplicate(1.0));
+    assert!(carried_meanwhile(lab, "inner_send_many") >= 400);
+    // TCP gets through all of it, and takes its time.
+    let delay = Duration::from_millis(30);
+    let bad = Policy::new()
+        .delay(delay)
+        .jitter(delay / 2)
+        .loss(0.02)
+        .duplicate(0.02)
+        .reorder(0.05, delay)
+        .rate(1_000_000)
+        .seed(3);
+    wire.set_all(bad);
+    assert!(!wire.is_cut("node1", "node2"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| lab.node("node2").run_test("inner_receive").unwrap());
+        lab.node("node1").run_test("inner_stream").unwrap();
+    });
+    wire.heal_all();
+    assert!(carried_meanwhile(lab, "inner_send_many") >= 200);
+}
+
+fn stream_bytes() -> Vec<u8> {
+    (0..300_000_u32).map(|n| (n ^ n >> 8) as u8).collect()
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_receive() {
+    let (mut stream, _) = TcpListener::bind("10.0.0.2:7002")
+        .unwrap()
+        .accept()
+        .unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == stream_bytes());
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_stream() {
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut stream = loop {
+        match TcpStream::connect("10.0.0.2:7002") {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > until => panic!("{error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let start = Instant::now();
+    stream.write_all(&stream_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    // At a megabyte a second.
+    assert!(start.elapsed() >= Duration::from_millis(200));
+}
+
+fn schedules_are_played(lab: &Lab, seed: u64, count: usize) {
+    let unknown = [
+        Action::kill("node9"),
+        Action::disk("node1", 9, DiskFault::Fail),
+        Action::wire("wire", "node1", "node9", Policy::new()),
+    ];
+    for action in unknown {
+        let schedule = Schedule::new()
+            .at(Duration::ZERO, Action::kill("node1"))
+            .at(Duration::ZERO, action);
+        let error = lab.play(&schedule).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    assert!(
+        lab.node("node1").is_running(),
+        "played before it was checked"
+    );
+    let menu = Menu::new(Duration::from_millis(300))
+        .kill("node2")
+        .power_cut("node1")
+        .hang("node2")
+        .wire("wire", "node1", "node2")
+        .disk("node1", BREAKABLE)
+        .clock("node2");
+    let schedule = Schedule::random(seed, &menu, count);
+    println!("{schedule}");
+    lab.play(&schedule).unwrap();
+    for node in lab.nodes() {
+        assert!(node.is_running(), "{}", lab.timeline());
+    }
+    assert!(io(&lab.node("node1"), BREAKABLE, "flush", 0));
+    assert!(carried_meanwhile(lab, "inner_send_many") >= 200);
+    let shown = lab.timeline().to_string();
+    for (_, action) in schedule.steps() {
+        assert!(shown.contains(&format!("schedule: {action}")), "{shown}");
+    }
+}
+
+fn the_time_line(lab: &Lab) {
+    lab.note("the end");
+    let entries = lab.timeline().entries;
+    assert!(entries.is_sorted_by_key(|entry| entry.at));
+    let find = |who: &str, console: bool, text: &str| {
+        let mut entries = entries.iter();
+        let found = entries.position(|entry| {
+            entry.who == who && entry.console == console && entry.text.contains(text)
+        });
+        found.unwrap_or_else(|| panic!("{who} {text}:\n{}", lab.timeline()))
+    };
+    for node in ["node1", "node2"] {
+        let (boots, ready) = (find(node, false, "boots"), find(node, false, "ready"));
+        let console = find(node, true, "Run /agent as init process");
+        assert!(boots < console && console < ready, "{}", lab.timeline());
+    }
+    let boots = |console, text: &str| {
+        let entries = entries.iter().filter(|entry| entry.who == "node1");
+        entries
+            .filter(|entry| entry.console == console && entry.text.starts_with(text))
+            .count()
+    };
+    assert_eq!(boots(false, "boots"), boots(true, "Linux version"));
+    assert!(find("node2", false, "hangs") < find("node2", false, "goes on"));
+    find("node1", false, "power cut, seed 6: kept ");
+    find("node1", false, "disk ubdc, all of it fails");
+    find("wire", false, "node1 to node2: loss 50 %, seed 1");
+    find("node1", false, "runs ");
+    assert_eq!(find("lab", false, "the end"), entries.len() - 1);
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use uml_lab::{ErrorKind, Lab, LabBuilder};
+use uml_lab::{Disk, ErrorKind, Lab, LabBuilder};
 
 /// All tests here look at the whole machine, so they take turns.
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -157,6 +157,7 @@ impl Place {
             .args(["--exact", test, "--include-ignored", "--nocapture"])
             .env("VICTIM_CACHE", self.path())
             .env("VICTIM_PACKAGES", &self.packages)
+            .env("LAB_LOG_DIR", self.path().join("logs"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // As a shell does for a command in the foreground.
@@ -203,14 +204,18 @@ fn place_lab(cache: &Path, packages: &Path) -> LabBuilder {
         .name("victim")
         .cache_dir(cache)
         .package_dir(packages)
-        .node("node1", |n| n.disk("64M").keep("/var/lib/kept"))
+        .node("node1", |n| {
+            n.disk(Disk::new("64M").power_cut().faults())
+                .keep("/var/lib/kept")
+        })
         .node("node2", |n| n)
         .wire("wire", |w| {
             w.port("node1", "10.0.0.1/24").port("node2", "10.0.0.2/24")
         })
 }
 
-/// The lab of a victim; both nodes are busy and one has locked a directory.
+/// The lab of a victim; both nodes are busy, one has locked a directory, the
+/// other hangs.
 fn victims_lab() -> Lab {
     let path = |name| PathBuf::from(std::env::var_os(name).unwrap());
     let lab = place_lab(&path("VICTIM_CACHE"), &path("VICTIM_PACKAGES"))
@@ -224,6 +229,7 @@ fn victims_lab() -> Lab {
                 .unwrap(),
         );
     }
+    lab.node("node2").hang().unwrap();
     println!("LAB IS UP");
     lab
 }
@@ -251,6 +257,16 @@ fn nothing_is_left_however_the_lab_ends() {
     let mut victim = place.victim("victim_panics");
     assert!(!victim.end().success());
     before.expect_again(place.path());
+    let mut logs = fs::read_dir(place.path().join("logs")).unwrap().flatten();
+    let timeline = logs.find(|log| log.file_name().to_string_lossy().ends_with(".timeline"));
+    let timeline = fs::read_to_string(timeline.unwrap().path()).unwrap();
+    for text in [
+        "node2      hangs",
+        "node1      runs sh -c",
+        "| Linux version",
+    ] {
+        assert!(timeline.contains(text), "{timeline}");
+    }
 
     for (signal, group) in [
         (Signal::SIGINT, true),
