@@ -5,12 +5,12 @@
 
 use crate::dialect::Dialect;
 use crate::dialect::decode::Message;
-use crate::events::Event;
+use crate::events::{Event, LegacyEvent};
 use crate::model::{
-    AddressPair, ConnectionInfo, ConnectionStatistics, DeviceInfo, DeviceStatistics, DiskOptions,
-    MetaDisk, Minor, NetOptions, NodeId, Path, PeerDeviceInfo, PeerDeviceOptions,
+    AddressPair, ConnectionInfo, ConnectionStatistics, DeviceInfo, DeviceOptions, DeviceStatistics,
+    DiskOptions, MetaDisk, Minor, NetOptions, NodeId, Path, PeerDeviceInfo, PeerDeviceOptions,
     PeerDeviceStatistics, ResourceInfo, ResourceName, ResourceOptions, ResourceStatistics, Text,
-    VolumeNumber,
+    TimeoutType, VolumeNumber,
 };
 use crate::schema::cmd;
 use crate::wire::{Control, Endian, Messages, WireError};
@@ -53,6 +53,7 @@ pub struct Reply {
     pub node_id: Option<NodeId>,
     pub device: Option<DeviceInfo>,
     pub device_statistics: Option<DeviceStatistics>,
+    pub device_options: Option<DeviceOptions>,
     pub disk: Option<(PathBuf, MetaDisk, DiskOptions)>,
     pub connection: Option<ConnectionInfo>,
     pub connection_statistics: Option<ConnectionStatistics>,
@@ -62,6 +63,8 @@ pub struct Reply {
     pub peer_device: Option<PeerDeviceInfo>,
     pub peer_device_statistics: Option<PeerDeviceStatistics>,
     pub peer_device_options: Option<PeerDeviceOptions>,
+    pub timeout_type: Option<TimeoutType>,
+    pub status84: Option<Box<LegacyEvent>>,
 }
 
 /// Reads every message in a datagram that came from a kernel of byte order
@@ -121,6 +124,7 @@ fn reply<E: Endian>(message: &Message<'_, E>) -> Result<Reply, WireError> {
         node_id,
         device: message.device()?,
         device_statistics: message.device_statistics()?,
+        device_options: message.device_options()?,
         disk: message.disk()?,
         connection: message.connection()?,
         connection_statistics: message.connection_statistics()?,
@@ -130,5 +134,7 @@ fn reply<E: Endian>(message: &Message<'_, E>) -> Result<Reply, WireError> {
         peer_device: message.peer_device()?,
         peer_device_statistics: message.peer_device_statistics()?,
         peer_device_options: message.peer_device_options()?,
+        timeout_type: message.timeout_type()?.map(TimeoutType::from),
+        status84: message.status84()?,
     })
 }

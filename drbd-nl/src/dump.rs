@@ -1,8 +1,9 @@
 //! Reads the state: one dump for each class of object, joined by key.
 
 use crate::dialect::Dialect;
+use crate::dialect::request::Request;
 use crate::exchange::{Exchange, Failure};
-use crate::model::{Connection, Device, Path, PeerDevice, Resource, State};
+use crate::model::{Connection, Device, DiskState, Path, PeerDevice, Resource, State, Uuid};
 use crate::schema::cmd;
 use crate::socket::Transport;
 
@@ -55,9 +56,50 @@ pub(crate) fn read<T: Transport>(
         if exchange.family.has(cmd::GET_PATHS) {
             paths(exchange, &mut state, &mut dangling)?;
         }
+        if exchange.dialect() == Dialect::V84 {
+            status84(exchange, &mut state)?;
+        }
     }
     state.sort();
     Ok((state, dangling))
+}
+
+/// What 8.4's dumps leave out: the bitmap of a volume that is not connected,
+/// and how much there was to resync.
+fn status84<T: Transport>(exchange: &mut Exchange<T>, state: &mut State) -> Result<(), Failure> {
+    for resource in &mut state.resources {
+        for device in &mut resource.devices {
+            let volume = device.volume;
+            let mut peers = resource.connections.iter_mut().flat_map(|connection| {
+                connection
+                    .peer_devices
+                    .iter_mut()
+                    .filter(move |p| p.volume == volume)
+            });
+            let peer = peers.next();
+            let wanted = peer.as_ref().is_none_or(|peer| peer.progress().is_some());
+            if device.disk_state == DiskState::Diskless || !wanted {
+                continue;
+            }
+            let request = Request::by_minor(Dialect::V84, cmd::GET_STATUS, device.minor);
+            let status = match exchange.change(&request) {
+                Ok(answer) => answer.status84,
+                // The volume is gone meanwhile.
+                Err(Failure::Error(error)) if error.ret_code().is_some() => None,
+                Err(failure) => return Err(failure),
+            };
+            let Some(status) = status else { continue };
+            match peer {
+                Some(peer) => peer.statistics.resync_total = status.resync_total,
+                None => {
+                    let bitmap = status.uuids.get(1).copied();
+                    device.bitmap_uuid = bitmap.and_then(Uuid::from_wire);
+                    device.out_of_sync = status.out_of_sync;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn devices<T: Transport>(
@@ -83,6 +125,7 @@ fn devices<T: Transport>(
         if let Some(statistics) = message.device_statistics()? {
             device.statistics = statistics;
         }
+        device.device_options = message.device_options()?;
         if let Some((backing, meta, options)) = message.disk()? {
             device.backing_dev = Some(backing);
             device.meta_disk = Some(meta);

@@ -8,9 +8,9 @@ use crate::dialect::decode::Message;
 use crate::dialect::request::Request;
 use crate::error::{Cause, Error, Result};
 use crate::model::{
-    AddressPair, ConnectionInfo, ConnectionStatistics, DeviceInfo, DeviceStatistics, Minor, NodeId,
-    PeerDeviceInfo, PeerDeviceStatistics, ResourceInfo, ResourceName, ResourceStatistics, Text,
-    VolumeNumber,
+    AddressPair, ConnectionInfo, ConnectionStatistics, DeviceInfo, DeviceStatistics, DiskFlags,
+    Minor, NodeId, PeerDeviceInfo, PeerDeviceStatistics, ResourceInfo, ResourceName,
+    ResourceStatistics, Sectors, Text, Uuid, VolumeNumber,
 };
 use crate::schema::{cmd, ctrl};
 use crate::socket::{Connector, Deadline, Kernel, Received, Transport};
@@ -127,7 +127,7 @@ pub enum EventKind {
     /// The initial state is complete.
     InitialStateDone,
     /// 8.4's older kind of event, sent besides the others.
-    Legacy(LegacyEvent),
+    Legacy(Box<LegacyEvent>),
     /// A command this version has no name for.
     Unknown { command: u8 },
 }
@@ -162,7 +162,7 @@ impl HelperEvent {
 }
 
 /// 8.4's `DRBD_EVENT`: kept so that nothing is dropped in silence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LegacyEvent {
@@ -175,6 +175,34 @@ pub struct LegacyEvent {
     pub reason: u32,
     /// The packed state (`union drbd_state`).
     pub state: Option<u32>,
+    /// The packed state before.
+    pub previous_state: Option<u32>,
+    /// The packed state after.
+    pub new_state: Option<u32>,
+    /// Size.
+    pub capacity: Option<Sectors>,
+    /// Generation the application sees.
+    pub exposed_data_uuid: Option<Uuid>,
+    /// Current and bitmap generation, two of history (with a disk); 0 for none.
+    pub uuids: Vec<u64>,
+    /// Flags of the metadata (with a disk).
+    pub disk_flags: Option<DiskFlags>,
+    /// All there is, in sectors (with a disk).
+    pub total: Option<Sectors>,
+    /// What differs from the peer (with a disk).
+    pub out_of_sync: Option<Sectors>,
+    /// What there was to resync (with a disk).
+    pub resync_total: Option<Sectors>,
+    /// What failed to resync (with a disk).
+    pub resync_failed: Option<Sectors>,
+    /// With reason 3 and 4: the helper.
+    pub helper: Option<Text>,
+    /// With reason 4: its wait status.
+    pub helper_status: Option<u32>,
+    /// `send_cnt`, `recv_cnt`, `read_cnt`, `writ_cnt`, `al_writ_cnt`,
+    /// `bm_writ_cnt`, `ap_bio_cnt`, `ap_pending_cnt`, `rs_pending_cnt`, as
+    /// far as the kernel sends them.
+    pub counters: [Option<u64>; 9],
 }
 
 /// What comes out of [`RawEvents`].

@@ -5,6 +5,7 @@ use crate::dialect::Dialect;
 use crate::dialect::decode::Message;
 use crate::dialect::request::Request;
 use crate::error::{Cause, Error, ErrorKind};
+use crate::events::LegacyEvent;
 use crate::model::Text;
 use crate::schema::codes;
 use crate::socket::{Deadline, Received, Transport};
@@ -38,6 +39,8 @@ pub(crate) struct Answer {
     pub(crate) info: Vec<Text>,
     /// With GET_TIMEOUT_TYPE.
     pub(crate) timeout_type: Option<u32>,
+    /// With GET_STATUS.
+    pub(crate) status84: Option<Box<LegacyEvent>>,
 }
 
 /// One transport with everything a request needs.
@@ -239,11 +242,13 @@ impl<T: Transport> Exchange<T> {
                         return Err(self.wire(WireError { what, at: 16 }));
                     }
                     let info = message.info_texts().map_err(|error| self.wire(error))?;
+                    let status84 = message.status84().map_err(|error| self.wire(error))?;
                     let timeout_type = message.timeout_type().map_err(|error| self.wire(error))?;
                     return Ok(Some(Answer {
                         ret_code: message.ret_code,
                         info,
                         timeout_type,
+                        status84,
                     }));
                 }
             }
@@ -344,6 +349,7 @@ impl<T: Transport> Exchange<T> {
                             ret_code: message.ret_code,
                             info,
                             timeout_type: None,
+                            status84: None,
                         };
                         return Err(self.refused(answer).into());
                     }

@@ -54,16 +54,16 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Action, Event, EventKind, HelperEvent, LegacyEvent, RawEvent, RawEvents};
 pub use model::{
     Address, AddressPair, AfterSplitBrain, Connection, ConnectionInfo, ConnectionState,
-    ConnectionStatistics, Device, DeviceInfo, DeviceOptions, DeviceStatistics, DiskFlags,
-    DiskOptions, DiskState, FencingPolicy, InvalidAddress, InvalidName, InvalidateOptions,
-    InvalidatePeerOptions, KeySerial, MetaDisk, Minor, NetOptions, NewUuidOptions, NodeId,
-    OnCongestion, OnIoError, OnNoData, OnSuspendedPrimaryOutdated, OptionError, OptionInfo, Path,
-    PeerDevice, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceOptions, PeerDeviceStatistics, Protocol,
-    Quorum, ReadBalancing, Rejected, ReplicationState, ResizeOptions, Resource, ResourceInfo,
-    ResourceName, ResourceOptions, ResourceStatistics, ResyncAfter, ResyncProgress,
-    ResyncSuspended, Role, RrConflict, Secret, Sectors, Setting, State, SuspendIoOptions,
-    Suspended, Text, TimeoutType, Unit, UnknownAttr, UnknownWord, Uuid, VerifyOptions,
-    VolumeNumber, WriteOrdering,
+    ConnectionStatistics, DemotionRisk, Device, DeviceInfo, DeviceOptions, DeviceStatistics,
+    DiskFlags, DiskOptions, DiskState, FencingPolicy, Generations, InvalidAddress, InvalidName,
+    InvalidateOptions, InvalidatePeerOptions, KeySerial, MetaDisk, Minor, NetOptions,
+    NewUuidOptions, NodeId, Obstacle, OnCongestion, OnIoError, OnNoData,
+    OnSuspendedPrimaryOutdated, OptionError, OptionInfo, Path, PeerDevice, PeerDeviceFlags,
+    PeerDeviceInfo, PeerDeviceOptions, PeerDeviceStatistics, Protocol, Quorum, ReadBalancing,
+    Rejected, Relation, ReplicationState, ResizeOptions, Resource, ResourceInfo, ResourceName,
+    ResourceOptions, ResourceStatistics, ResyncAfter, ResyncProgress, ResyncSuspended, Role,
+    RrConflict, Secret, Sectors, Setting, State, SuspendIoOptions, Suspended, Text, TimeoutType,
+    Unit, UnknownAttr, UnknownWord, Uuid, VerifyOptions, VolumeNumber, WriteOrdering, split_brain,
 };
 pub use op::{Base, ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
 pub use watch::{Change, ObjectKey, Update, Watcher};

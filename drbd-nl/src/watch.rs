@@ -437,6 +437,18 @@ fn before(a: u32, b: u32) -> bool {
     a != b && b.wrapping_sub(a) < 1 << 31
 }
 
+impl State {
+    /// Brings one event into the model: what [`Watcher`] does with the
+    /// events it reads. The differences; empty when the event repeats what
+    /// the model has, or is about something whose owner it lacks.
+    pub fn apply(&mut self, event: Event) -> Vec<Change> {
+        let mut changes = Vec::new();
+        merge(self, event, &mut changes);
+        self.sort();
+        changes
+    }
+}
+
 /// Brings one event into the model; false when what the object belongs to is
 /// not there. A change repeated, or the end of an object that is gone, does
 /// nothing.

@@ -4,10 +4,11 @@ use super::Dialect;
 use crate::events::{Action, Event, EventKind, HelperEvent, LegacyEvent};
 use crate::model::{
     Address, AddressPair, ConnectionInfo, ConnectionState, ConnectionStatistics, DeviceInfo,
-    DeviceStatistics, DiskFlags, DiskOptions, DiskState, MetaDisk, Minor, NetOptions, NodeId, Path,
-    PeerDeviceFlags, PeerDeviceInfo, PeerDeviceOptions, PeerDeviceStatistics, ReplicationState,
-    ResourceInfo, ResourceName, ResourceOptions, ResourceStatistics, ResyncSuspended, Role,
-    Sectors, Suspended, Text, Uuid, VolumeNumber, WriteOrdering,
+    DeviceOptions, DeviceStatistics, DiskFlags, DiskOptions, DiskState, MetaDisk, Minor,
+    NetOptions, NodeId, Path, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceOptions,
+    PeerDeviceStatistics, ReplicationState, ResourceInfo, ResourceName, ResourceOptions,
+    ResourceStatistics, ResyncSuspended, Role, Sectors, Suspended, Text, Uuid, VolumeNumber,
+    WriteOrdering,
 };
 use crate::schema::{
     self, NO_MINOR, cfg_context as ctx, cmd, connection_info, connection_statistics, device_info,
@@ -481,7 +482,9 @@ impl<'a, E: Endian> Message<'a, E> {
                 })
             }
             cmd::INITIAL_STATE_DONE => EventKind::InitialStateDone,
-            cmd::EVENT if self.dialect == Dialect::V84 => EventKind::Legacy(self.legacy(&context)?),
+            cmd::EVENT if self.dialect == Dialect::V84 => {
+                EventKind::Legacy(Box::new(self.legacy(&context)?))
+            }
             command => EventKind::Unknown { command },
         };
         Ok(Event {
@@ -492,23 +495,76 @@ impl<'a, E: Endian> Message<'a, E> {
         })
     }
 
-    /// 8.4's older kind of event.
-    fn legacy(&self, context: &Context) -> Result<LegacyEvent, WireError> {
+    /// 8.4's older kind of event, and its answer to GET_STATUS.
+    pub(crate) fn legacy(&self, context: &Context) -> Result<LegacyEvent, WireError> {
+        use state_info as nr;
+        /// A bit of the bitmap is 4 KiB.
+        const SECTORS_A_BIT: u64 = 8;
         let mut event = LegacyEvent {
             resource: context.resource.clone(),
             minor: self.minor,
-            reason: 0,
-            state: None,
+            ..LegacyEvent::default()
         };
         for attr in self.nest(tla::STATE_INFO)?.into_iter().flatten() {
             let attr = attr?;
+            let bits = || {
+                attr.u64()
+                    .map(|bits| Some(Sectors(bits.saturating_mul(SECTORS_A_BIT))))
+            };
             match attr.number {
-                state_info::SIB_REASON => event.reason = attr.u32()?,
-                state_info::CURRENT_STATE => event.state = Some(attr.u32()?),
+                nr::SIB_REASON => event.reason = attr.u32()?,
+                nr::CURRENT_STATE => event.state = Some(attr.u32()?),
+                nr::PREV_STATE => event.previous_state = Some(attr.u32()?),
+                nr::NEW_STATE => event.new_state = Some(attr.u32()?),
+                nr::CAPACITY => event.capacity = Some(Sectors(attr.u64()?)),
+                nr::ED_UUID => event.exposed_data_uuid = Uuid::from_wire(attr.u64()?),
+                nr::UUIDS => {
+                    event.uuids = attr
+                        .payload
+                        .chunks_exact(8)
+                        .filter_map(|chunk| chunk.try_into().ok())
+                        .map(E::u64)
+                        .collect();
+                }
+                nr::DISK_FLAGS => {
+                    event.disk_flags = Some(DiskFlags::from_bits_retain(attr.u32()?));
+                }
+                nr::BITS_TOTAL => event.total = bits()?,
+                nr::BITS_OOS => event.out_of_sync = bits()?,
+                nr::BITS_RS_TOTAL => event.resync_total = bits()?,
+                nr::BITS_RS_FAILED => event.resync_failed = bits()?,
+                nr::HELPER => event.helper = Some(Text::from_bytes(attr.string())),
+                nr::HELPER_EXIT_CODE => event.helper_status = Some(attr.u32()?),
+                number @ nr::SEND_CNT..=nr::RS_PENDING_CNT => {
+                    let value = if number <= nr::BM_WRIT_CNT {
+                        attr.u64()?
+                    } else {
+                        u64::from(attr.u32()?)
+                    };
+                    let at = usize::from(number - nr::SEND_CNT);
+                    if let Some(counter) = event.counters.get_mut(at) {
+                        *counter = Some(value);
+                    }
+                }
                 _ => {}
             }
         }
         Ok(event)
+    }
+
+    /// The answer to GET_STATUS.
+    pub(crate) fn status84(&self) -> Result<Option<Box<LegacyEvent>>, WireError> {
+        if self.dialect != Dialect::V84 || self.command != cmd::GET_STATUS {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(self.legacy(&self.context()?)?)))
+    }
+
+    /// Settings of a volume (9).
+    pub(crate) fn device_options(&self) -> Result<Option<DeviceOptions>, WireError> {
+        self.nest(tla::DEVICE_CONF)?
+            .map(|nest| DeviceOptions::decode(self.dialect, nest))
+            .transpose()
     }
 }
 

@@ -3,6 +3,7 @@
 //! What a kernel does not have, or does not say, is `None`.
 
 mod address;
+mod decide;
 mod enums;
 mod ids;
 mod options;
@@ -10,6 +11,7 @@ mod state;
 mod update;
 
 pub use address::{Address, AddressPair, InvalidAddress};
+pub use decide::{DemotionRisk, Generations, Obstacle, Relation, ResyncProgress, split_brain};
 pub use enums::{
     AfterSplitBrain, ConnectionState, DiskState, FencingPolicy, OnCongestion, OnIoError, OnNoData,
     OnSuspendedPrimaryOutdated, Protocol, ReadBalancing, ReplicationState, Role, RrConflict,
@@ -26,5 +28,5 @@ pub use options::{
 pub use state::{
     Connection, ConnectionInfo, ConnectionStatistics, Device, DeviceInfo, DeviceStatistics,
     DiskFlags, MetaDisk, Path, PeerDevice, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceStatistics,
-    Resource, ResourceInfo, ResourceStatistics, ResyncProgress, ResyncSuspended, State, Suspended,
+    Resource, ResourceInfo, ResourceStatistics, ResyncSuspended, State, Suspended,
 };

@@ -3,7 +3,7 @@
 use super::address::AddressPair;
 use super::enums::{ConnectionState, DiskState, ReplicationState, Role, WriteOrdering};
 use super::ids::{Minor, NodeId, ResourceName, Sectors, Text, Uuid, VolumeNumber};
-use super::options::{DiskOptions, NetOptions, PeerDeviceOptions, ResourceOptions};
+use super::options::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions, ResourceOptions};
 use crate::op::ConnectionRef;
 use bitflags::bitflags;
 use std::path::PathBuf;
@@ -216,8 +216,17 @@ pub struct Device {
     pub meta_disk: Option<MetaDisk>,
     /// Settings of the disk, if attached and asked for.
     pub options: Option<DiskOptions>,
+    /// Settings of the volume, if asked for (9).
+    pub device_options: Option<DeviceOptions>,
     /// Size, counters, generations.
     pub statistics: DeviceStatistics,
+    /// Since which generation the bitmap counts what the peer lacks: of an
+    /// 8.4 that is not connected (in a snapshot). Otherwise it is in
+    /// [`PeerDeviceStatistics`].
+    pub bitmap_uuid: Option<Uuid>,
+    /// What the peer lacks, as far as an 8.4 knows that is not connected (in
+    /// a snapshot). Otherwise it is in [`PeerDeviceStatistics`].
+    pub out_of_sync: Option<Sectors>,
 }
 
 impl Device {
@@ -232,7 +241,10 @@ impl Device {
             backing_dev: None,
             meta_disk: None,
             options: None,
+            device_options: None,
             statistics: DeviceStatistics::default(),
+            bitmap_uuid: None,
+            out_of_sync: None,
         }
     }
 }
@@ -378,66 +390,6 @@ impl PeerDevice {
     #[must_use]
     pub fn out_of_sync(&self) -> Sectors {
         self.statistics.out_of_sync
-    }
-
-    /// How far the running resync or verify is; `None` when there is none.
-    ///
-    /// On 8.4 the kernel does not say how much there was at the start, so
-    /// `total` is `None` and only what is left is known.
-    #[must_use]
-    pub fn progress(&self) -> Option<ResyncProgress> {
-        let verify = matches!(
-            self.replication,
-            ReplicationState::VerifyS | ReplicationState::VerifyT
-        );
-        let sync = matches!(
-            self.replication,
-            ReplicationState::SyncSource
-                | ReplicationState::SyncTarget
-                | ReplicationState::PausedSyncS
-                | ReplicationState::PausedSyncT
-        );
-        if !verify && !sync {
-            return None;
-        }
-        let s = &self.statistics;
-        let left = if verify {
-            s.verify_left?
-        } else {
-            Sectors(s.out_of_sync.0.saturating_sub(s.resync_failed.0))
-        };
-        Some(ResyncProgress {
-            left,
-            total: s.resync_total,
-        })
-    }
-}
-
-/// How far a resync or verify is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct ResyncProgress {
-    /// What is left to do.
-    pub left: Sectors,
-    /// What there was at the start (9).
-    pub total: Option<Sectors>,
-}
-
-impl ResyncProgress {
-    /// How much is done, 0 to 100; `None` when the total is not known.
-    #[must_use]
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "a percentage needs no more than f64 holds"
-    )]
-    pub fn percent(&self) -> Option<f64> {
-        let total = self.total?.0;
-        if total == 0 {
-            return Some(100.0);
-        }
-        let left = self.left.0.min(total);
-        Some(100.0 * (total - left) as f64 / total as f64)
     }
 }
 
@@ -654,7 +606,7 @@ pub struct PeerDeviceStatistics {
     pub bitmap_uuid: Option<Uuid>,
     /// Flags kept for the peer.
     pub flags: PeerDeviceFlags,
-    /// What there was to resync or verify at the start (9).
+    /// What there was to resync or verify at the start (9; on 8.4 in a snapshot).
     pub resync_total: Option<Sectors>,
     /// First sector of the verify (9).
     pub verify_start: Option<Sectors>,

@@ -333,8 +333,19 @@ pub mod rename_resource_info {
 pub mod state_info {
     pub const SIB_REASON: u16 = 1;
     pub const CURRENT_STATE: u16 = 2;
+    pub const CAPACITY: u16 = 3;
+    pub const ED_UUID: u16 = 4;
     pub const PREV_STATE: u16 = 5;
     pub const NEW_STATE: u16 = 6;
+    pub const UUIDS: u16 = 7;
+    pub const DISK_FLAGS: u16 = 8;
+    pub const BITS_TOTAL: u16 = 9;
+    pub const BITS_OOS: u16 = 10;
+    pub const BITS_RS_TOTAL: u16 = 11;
+    pub const BITS_RS_FAILED: u16 = 12;
     pub const HELPER: u16 = 13;
     pub const HELPER_EXIT_CODE: u16 = 14;
+    pub const SEND_CNT: u16 = 15;
+    pub const BM_WRIT_CNT: u16 = 20;
+    pub const RS_PENDING_CNT: u16 = 23;
 }

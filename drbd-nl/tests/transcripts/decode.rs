@@ -30,7 +30,7 @@ fn every_message_decodes() {
                             "event"
                         }
                         Decoded::Reply(reply) => {
-                            assert_nothing_unknown(&family, run, reply);
+                            assert_nothing_unknown(family, run, reply);
                             "reply"
                         }
                         _ => "unknown",

@@ -29,7 +29,7 @@ fn requests_are_drbdsetups() {
     let mut compared: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for family in load::all() {
         for run in &family.runs {
-            let Some((operation, command)) = operation(&family, run) else {
+            let Some((operation, command)) = operation(family, run) else {
                 continue;
             };
             let Some(theirs) = run.sent(command).next() else {
@@ -50,7 +50,7 @@ fn requests_are_drbdsetups() {
                 .contains(&command),
                 Dialect::V9 => command == cmd::CONNECT,
             };
-            let replay = match around(&family, run).filter(|_| looks_up) {
+            let replay = match around(family, run).filter(|_| looks_up) {
                 Some(status) => Replay::of(status).with(run, command),
                 None => Replay::of(run),
             };

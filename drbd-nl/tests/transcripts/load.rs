@@ -4,6 +4,7 @@ use drbd_nl::Dialect;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// One family of transcripts.
 pub(crate) struct Family {
@@ -61,15 +62,19 @@ impl Run {
     }
 }
 
-pub(crate) fn all() -> [Family; 3] {
-    [
-        load("drbd84", Dialect::V84),
-        load("drbd9", Dialect::V9),
-        load("drbd93", Dialect::V9),
-    ]
+/// All three, read once.
+pub(crate) fn all() -> &'static [Family; 3] {
+    static ALL: OnceLock<[Family; 3]> = OnceLock::new();
+    ALL.get_or_init(|| {
+        [
+            load("drbd84", Dialect::V84),
+            load("drbd9", Dialect::V9),
+            load("drbd93", Dialect::V9),
+        ]
+    })
 }
 
-pub(crate) fn load(name: &'static str, dialect: Dialect) -> Family {
+fn load(name: &'static str, dialect: Dialect) -> Family {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{name}.jsonl.zst"));
     let file = std::fs::File::open(&path).unwrap();
     let mut text = String::new();

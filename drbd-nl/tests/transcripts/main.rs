@@ -2,6 +2,7 @@
 //! to is what drbdsetup printed, and our requests are the bytes drbdsetup sent.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod decide;
 mod decode;
 mod encode;
 mod events;

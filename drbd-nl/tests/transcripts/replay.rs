@@ -1,8 +1,9 @@
 //! A transport that answers with what a real kernel once said.
 
 use crate::load::Run;
-use drbd_nl::schema::ctrl;
+use drbd_nl::schema::{cmd, ctrl};
 use drbd_nl::socket::{Connector, Datagram, Deadline, Received, Transport};
+use drbd_nl::wire::{Little, MessageBuilder};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,13 @@ pub(crate) struct Socket {
     answers: Answers,
     queue: VecDeque<Vec<u8>>,
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// ERR_MINOR_INVALID, but not to a dump.
+fn refusal(family: u16, command: u8) -> Vec<u8> {
+    let mut builder = MessageBuilder::<Little>::genl(family, 0, command, 1).drbd(u32::MAX, 127);
+    builder.attrs();
+    builder.finish(0, 0).unwrap()
 }
 
 const PORT: u32 = 4711;
@@ -91,7 +99,11 @@ impl Transport for Socket {
                 .replies
                 .get(&datagram[16])
                 .cloned()
-                .unwrap_or_default()
+                // drbdsetup did not ask; so there is no such minor.
+                .unwrap_or_else(|| match datagram[16] {
+                    cmd::GET_STATUS => vec![refusal(self.answers.family_id, cmd::GET_STATUS)],
+                    _ => Vec::new(),
+                })
         };
         for mut answer in answers {
             answer[8..12].copy_from_slice(seq);

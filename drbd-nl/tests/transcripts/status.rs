@@ -16,7 +16,7 @@ fn snapshot(run: &Run) -> State {
 #[test]
 fn status_json() {
     let mut compared = 0;
-    for family in load::all().into_iter().filter(|f| f.dialect == Dialect::V9) {
+    for family in load::all().iter().filter(|f| f.dialect == Dialect::V9) {
         for run in &family.runs {
             let args = run.args();
             if !args.contains(&"status") || !args.contains(&"--json") {
@@ -44,7 +44,7 @@ fn status_json() {
 /// `drbdsetup status` of DRBD 8.4, every file, every word.
 #[test]
 fn status_text_of_84() {
-    let family = load::load("drbd84", Dialect::V84);
+    let family = &load::all()[0];
     let mut compared = 0;
     for run in &family.runs {
         let args = run.args();
@@ -74,7 +74,7 @@ fn status_text_of_84() {
 #[cfg(feature = "serde")]
 #[test]
 fn state_as_json() {
-    let family = load::load("drbd84", Dialect::V84);
+    let family = &load::all()[0];
     let run = family
         .runs
         .iter()
