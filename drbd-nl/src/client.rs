@@ -3,7 +3,7 @@
 use crate::dialect::{Dialect, Release};
 use crate::dump::{self, Depth};
 use crate::error::{Cause, Error, ErrorKind, Result};
-use crate::events::{Action, EventKind, RawEvent, RawEvents};
+use crate::events::{Action, EventKind, Filter, RawEvent, RawEvents};
 use crate::exchange::{Exchange, Failure, Promise};
 use crate::model::{ResourceName, State, TimeoutType};
 use crate::op::{Operation, Outcome, PeerDeviceRef, Report};
@@ -138,13 +138,36 @@ impl<C: Connector> Drbd<C> {
         RawEvents::open(self)
     }
 
+    /// Looks the family up again: its id changes when the module is loaded
+    /// again ([`ErrorKind::ModuleNotLoaded`] says that it did).
+    ///
+    /// # Errors
+    /// As [`Drbd::open`].
+    pub fn reopen(&mut self) -> Result<()> {
+        let mut family = find_family(self.connect("open", "")?)?;
+        family.release = self.connector.release();
+        self.family = family;
+        Ok(())
+    }
+
+    /// A model of some resources alone that follows the events.
+    ///
+    /// # Errors
+    /// As [`Drbd::watch`].
+    pub fn watch_only(
+        &self,
+        names: impl IntoIterator<Item = ResourceName>,
+    ) -> Result<Watcher<C::Transport>> {
+        Watcher::open(self, Filter::only(names))
+    }
+
     /// A model that follows the events; waits for the initial state.
     ///
     /// # Errors
     /// As [`Drbd::events`]; [`ErrorKind::Timeout`] when the initial state
     /// did not come within a minute.
     pub fn watch(&self) -> Result<Watcher<C::Transport>> {
-        Watcher::open(self)
+        Watcher::open(self, Filter::default())
     }
 }
 
@@ -346,7 +369,7 @@ fn snapshot<C: Connector>(
     let mut events = RawEvents::join(&drbd)?;
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        moved(&mut events)?;
+        moved(&mut events, deadline)?;
         // A socket for each attempt: one that ends early may leave a dump behind.
         let transport = drbd.connect(&names.0, &names.1)?;
         let mut exchange = Exchange::new(
@@ -358,7 +381,7 @@ fn snapshot<C: Connector>(
         );
         match dump::read(&mut exchange, Depth::Full) {
             Ok((state, dangling)) => {
-                if !moved(&mut events)? && !dangling {
+                if !moved(&mut events, deadline)? && !dangling {
                     return Ok(state);
                 }
                 last = Some(state);
@@ -379,11 +402,14 @@ fn snapshot<C: Connector>(
 }
 
 /// Reads the announcements there are; whether any of them is a change.
-fn moved<T: Transport>(events: &mut RawEvents<T>) -> Result<bool> {
+fn moved<T: Transport>(events: &mut RawEvents<T>, deadline: Deadline) -> Result<bool> {
     let mut moved = false;
-    while let Some(event) = events.next_event(Duration::ZERO)? {
+    while let Some(event) = events.try_next()? {
+        if moved && deadline.passed() {
+            break;
+        }
         moved |= match event {
-            RawEvent::Overrun | RawEvent::ModuleUnloaded => true,
+            RawEvent::Overrun | RawEvent::ModuleUnloaded | RawEvent::ModuleLoaded => true,
             RawEvent::Event(event) => {
                 !matches!(event.kind, EventKind::Legacy(_) | EventKind::Helper(_))
                     && !matches!(event.action, Action::Exists)
@@ -479,7 +505,7 @@ fn find_family<T: Transport>(mut transport: T) -> Result<Family> {
 }
 
 /// The family in a CTRL_CMD_NEWFAMILY, or why it is of no use.
-fn read_family(
+pub(crate) fn read_family(
     attrs: &[u8],
 ) -> std::result::Result<std::result::Result<Family, String>, WireError> {
     let (mut id, mut version, mut header, mut max_attr) = (0, 0, 0, 0);

@@ -24,10 +24,7 @@ pub(crate) fn read<T: Transport>(
     exchange: &mut Exchange<T>,
     depth: Depth,
 ) -> Result<(State, bool), Failure> {
-    let mut state = State {
-        resources: Vec::new(),
-        consistent: true,
-    };
+    let mut state = State::empty();
     let mut dangling = false;
     exchange.dump(cmd::GET_RESOURCES, |message| {
         let Some(name) = message.context()?.resource else {

@@ -3,19 +3,19 @@
 //! A reader that wants a consistent picture takes a
 //! [`Watcher`](crate::Watcher); this is the layer below it.
 
-use crate::client::{Drbd, Family};
+use crate::client::{Drbd, Family, read_family};
 use crate::dialect::decode::Message;
 use crate::dialect::request::Request;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, ErrorKind, Result};
 use crate::model::{
     AddressPair, ConnectionInfo, ConnectionStatistics, DeviceInfo, DeviceStatistics, DiskFlags,
     Minor, NodeId, PeerDeviceInfo, PeerDeviceStatistics, ResourceInfo, ResourceName,
     ResourceStatistics, Sectors, Text, Uuid, VolumeNumber,
 };
-use crate::schema::{cmd, ctrl};
+use crate::schema::{self, cmd, ctrl};
 use crate::socket::{Connector, Deadline, Kernel, Received, Transport};
 use crate::wire::{Attrs, Control, GenlHeader, Messages, Native, NlMsg, WireError};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -132,6 +132,39 @@ pub enum EventKind {
     Unknown { command: u8 },
 }
 
+impl EventKind {
+    /// The resource it is about, if it is about one; before its renaming.
+    #[must_use]
+    pub fn resource(&self) -> Option<&ResourceName> {
+        match self {
+            Self::Resource { resource, .. }
+            | Self::Device { resource, .. }
+            | Self::Connection { resource, .. }
+            | Self::PeerDevice { resource, .. }
+            | Self::Path { resource, .. } => Some(resource),
+            Self::Helper(helper) => helper.resource.as_ref(),
+            Self::Legacy(legacy) => legacy.resource.as_ref(),
+            Self::InitialStateDone | Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// DRBD found that both sides have written on their own since they parted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SplitBrain {
+    /// The resource.
+    pub resource: Option<ResourceName>,
+    /// The device, if DRBD says.
+    pub minor: Option<Minor>,
+    /// The peer (9).
+    pub peer_node_id: Option<NodeId>,
+    /// The `after-sb-*` settings did not solve it, and the connection is
+    /// dropped; otherwise they have not been tried yet.
+    pub unsolved: bool,
+}
+
 /// A call of the helper program, or its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -152,6 +185,25 @@ pub struct HelperEvent {
 }
 
 impl HelperEvent {
+    /// Whether DRBD calls because it found a split brain.
+    #[must_use]
+    pub fn split_brain(&self) -> Option<SplitBrain> {
+        let unsolved = if self.name == "split-brain" {
+            true
+        } else if self.name == "initial-split-brain" {
+            false
+        } else {
+            return None;
+        };
+        // Once, when it is called.
+        self.status.is_none().then(|| SplitBrain {
+            resource: self.resource.clone(),
+            minor: self.minor,
+            peer_node_id: self.peer_node_id,
+            unsolved,
+        })
+    }
+
     /// The exit code of the helper, if it ended by exiting.
     #[must_use]
     pub fn exit_code(&self) -> Option<u32> {
@@ -214,8 +266,11 @@ pub enum RawEvent {
     /// The receive buffer overflowed: at least one event is lost. The
     /// stream goes on; read the state again.
     Overrun,
-    /// The module was unloaded; nothing more will come on this socket.
+    /// The module was unloaded. The stream goes on when it is loaded again.
     ModuleUnloaded,
+    /// The module was loaded again: the family has another id. The stream
+    /// has joined its events; read the state.
+    ModuleLoaded,
 }
 
 /// The stream of events, nothing interpreted.
@@ -234,6 +289,39 @@ pub struct RawEvents<T: Transport = <Kernel as Connector>::Transport> {
     request: u32,
     pending: VecDeque<Item>,
     buffer: Vec<u8>,
+    filter: Filter,
+}
+
+/// Which resources one wants to hear of; follows their renaming.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter(Option<BTreeSet<ResourceName>>);
+
+impl Filter {
+    pub(crate) fn only(names: impl IntoIterator<Item = ResourceName>) -> Self {
+        Self(Some(names.into_iter().collect()))
+    }
+
+    /// Whether an event is about one of them, or about none.
+    pub(crate) fn passes(&mut self, event: &Event) -> bool {
+        let Some(names) = &mut self.0 else {
+            return true;
+        };
+        let passes = event
+            .kind
+            .resource()
+            .is_none_or(|name| names.contains(name));
+        if let EventKind::Resource {
+            resource,
+            new_name: Some(new_name),
+            ..
+        } = &event.kind
+            && passes
+        {
+            names.remove(resource);
+            names.insert(new_name.clone());
+        }
+        passes
+    }
 }
 
 /// What a socket of events gives, dumps included.
@@ -273,6 +361,7 @@ impl<T: Transport> RawEvents<T> {
             request: 1,
             pending: VecDeque::new(),
             buffer: Vec::new(),
+            filter: Filter::default(),
         })
     }
 
@@ -308,6 +397,23 @@ impl<T: Transport> RawEvents<T> {
         self.transport.set_receive_buffer(bytes);
     }
 
+    /// Only events about these resources from now on (and those about none).
+    /// A resource that is renamed is still the one that was asked for.
+    #[must_use]
+    pub fn only(mut self, names: impl IntoIterator<Item = ResourceName>) -> Self {
+        self.filter = Filter::only(names);
+        self
+    }
+
+    /// The next event if there is one now; does not block. For poll loops
+    /// over `AsFd`: call it until it gives `None`.
+    ///
+    /// # Errors
+    /// As [`RawEvents::next_event`].
+    pub fn try_next(&mut self) -> Result<Option<RawEvent>> {
+        self.next_event(Duration::ZERO)
+    }
+
     /// The next event; `None` when there was none before the timeout.
     ///
     /// # Errors
@@ -327,8 +433,16 @@ impl<T: Transport> RawEvents<T> {
     }
 
     pub(crate) fn next_before(&mut self, deadline: Deadline) -> Result<Option<RawEvent>> {
+        let mut others = 0;
         loop {
             match self.next_item(deadline)? {
+                Some(Item::Event(RawEvent::Event(event))) if !self.filter.passes(&event) => {
+                    // However much others have to say, the time is over some day.
+                    others += 1;
+                    if others > OTHERS && deadline.passed() {
+                        return Ok(None);
+                    }
+                }
                 Some(Item::Event(event)) => return Ok(Some(event)),
                 Some(Item::DumpDone(_)) => {}
                 None => return Ok(None),
@@ -387,6 +501,29 @@ impl<T: Transport> RawEvents<T> {
         Ok(())
     }
 
+    /// The module came back: its family has another id, perhaps another
+    /// version, and its group must be joined anew.
+    fn family_announced(&mut self, attrs: &[u8]) -> Result<()> {
+        let wire = |error| Error::new(OP, "", Cause::Malformed(error));
+        let name = Attrs::<Native>::new(attrs)
+            .find(ctrl::CTRL_ATTR_FAMILY_NAME)
+            .map_err(wire)?;
+        if name.is_none_or(|name| name.string() != schema::FAMILY.as_bytes()) {
+            return Ok(());
+        }
+        self.family = read_family(attrs)
+            .map_err(wire)?
+            .map_err(|text| Error::local(OP, "", ErrorKind::Unsupported, text))?;
+        self.transport
+            .join(self.family.events_group())
+            .map_err(|source| {
+                let call = "join group of events";
+                Error::new(OP, "", Cause::System { call, source })
+            })?;
+        self.pending.push_back(Item::Event(RawEvent::ModuleLoaded));
+        Ok(())
+    }
+
     fn message(&mut self, msg: &NlMsg<'_>) -> Result<()> {
         let wire = |error| Error::new(OP, "", Cause::Malformed(error));
         if msg.kind == self.family.id {
@@ -403,6 +540,8 @@ impl<T: Transport> RawEvents<T> {
                     self.pending
                         .push_back(Item::Event(RawEvent::ModuleUnloaded));
                 }
+            } else if genl.command == ctrl::CTRL_CMD_NEWFAMILY {
+                self.family_announced(genl.body)?;
             }
         } else {
             match msg.control::<Native>().map_err(wire)? {
@@ -424,7 +563,7 @@ impl<T: Transport> RawEvents<T> {
 }
 
 /// Waits for the next event without limit. An error does not end it; after
-/// [`RawEvent::ModuleUnloaded`] it waits for ever.
+/// [`RawEvent::ModuleUnloaded`] it waits until the module is loaded again.
 impl<T: Transport> Iterator for RawEvents<T> {
     type Item = Result<RawEvent>;
 
@@ -444,6 +583,10 @@ impl<T: Transport + AsFd> AsFd for RawEvents<T> {
         self.transport.as_fd()
     }
 }
+
+/// Events that the filter drops after the deadline: more than fit into a
+/// receive buffer of usual size.
+const OTHERS: usize = 100_000;
 
 /// Datagrams of other processes that are skipped after the deadline.
 const STRANGERS: usize = 64;

@@ -36,11 +36,15 @@ mod dump;
 mod error;
 mod events;
 mod exchange;
+#[cfg(feature = "serde")]
+pub mod json;
 pub mod model;
 mod op;
 mod run;
 pub mod schema;
 pub mod socket;
+#[cfg(feature = "tokio")]
+mod stream;
 mod watch;
 pub mod wire;
 
@@ -51,7 +55,9 @@ struct Readme;
 pub use client::{Drbd, Family};
 pub use dialect::{Dialect, Release};
 pub use error::{Error, ErrorKind, Result};
-pub use events::{Action, Event, EventKind, HelperEvent, LegacyEvent, RawEvent, RawEvents};
+pub use events::{
+    Action, Event, EventKind, HelperEvent, LegacyEvent, RawEvent, RawEvents, SplitBrain,
+};
 pub use model::{
     Address, AddressPair, AfterSplitBrain, Connection, ConnectionInfo, ConnectionState,
     ConnectionStatistics, DemotionRisk, Device, DeviceInfo, DeviceOptions, DeviceStatistics,
@@ -66,4 +72,6 @@ pub use model::{
     Unit, UnknownAttr, UnknownWord, Uuid, VerifyOptions, VolumeNumber, WriteOrdering, split_brain,
 };
 pub use op::{Base, ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
+#[cfg(feature = "tokio")]
+pub use stream::{EventStream, Updates};
 pub use watch::{Change, ObjectKey, Update, Watcher};

@@ -2,7 +2,9 @@
 
 use crate::client::{Drbd, Family};
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{Action, Event, EventKind, HelperEvent, Item, RawEvent, RawEvents};
+use crate::events::{
+    Action, Event, EventKind, Filter, HelperEvent, Item, RawEvent, RawEvents, SplitBrain,
+};
 use crate::model::{
     AddressPair, Connection, Device, NodeId, Path, PeerDevice, Resource, ResourceName, State,
     VolumeNumber,
@@ -109,6 +111,14 @@ pub enum Update {
     Resynced(Vec<Change>),
     /// A helper program was called or ended.
     Helper(HelperEvent),
+    /// DRBD found a split brain (it also calls a helper, so this follows an
+    /// [`Update::Helper`]).
+    SplitBrain(SplitBrain),
+    /// The module was unloaded: the model is empty. The watcher goes on when
+    /// it is loaded again.
+    ModuleUnloaded(Vec<Change>),
+    /// The module was loaded again, and the state was read.
+    ModuleLoaded(Vec<Change>),
 }
 
 /// A model of everything DRBD has, kept current by its events.
@@ -142,6 +152,9 @@ pub struct Watcher<T: Transport = <Kernel as Connector>::Transport> {
     patience: Duration,
     /// The model may be behind: events were lost and not read again yet.
     stale: bool,
+    /// The module is not there.
+    unloaded: bool,
+    filter: Filter,
 }
 
 const OP: &str = "watch";
@@ -152,13 +165,13 @@ impl<T: Transport> Watcher<T> {
     /// How long the state may take to come.
     const DUMP_LIMIT: Duration = Duration::from_secs(60);
 
-    pub(crate) fn open<C: Connector<Transport = T>>(drbd: &Drbd<C>) -> Result<Self> {
+    pub(crate) fn open<C: Connector<Transport = T>>(
+        drbd: &Drbd<C>,
+        filter: Filter,
+    ) -> Result<Self> {
         let mut watcher = Self {
             events: RawEvents::join(drbd)?,
-            state: State {
-                resources: Vec::new(),
-                consistent: true,
-            },
+            state: State::empty(),
             expected: None,
             early: Vec::new(),
             give_up: None,
@@ -166,6 +179,8 @@ impl<T: Transport> Watcher<T> {
             ready: VecDeque::new(),
             patience: Self::PATIENCE,
             stale: false,
+            unloaded: false,
+            filter,
         };
         watcher.state = watcher.read_state(Deadline::after(Self::DUMP_LIMIT))?;
         watcher.apply_early();
@@ -198,18 +213,19 @@ impl<T: Transport> Watcher<T> {
 
     /// The next update; `None` when there was none before the timeout.
     ///
+    /// When the state has to be read again it may take a second more.
+    ///
     /// # Errors
-    /// [`ErrorKind::ModuleNotLoaded`] when the module was unloaded: the model
-    /// is then empty, and a new watcher is needed. [`ErrorKind::Os`],
-    /// [`ErrorKind::Malformed`]; the model is read again by the next call.
+    /// [`ErrorKind::Os`], [`ErrorKind::Malformed`], [`ErrorKind::Timeout`]
+    /// when the state could not be read; it is read again by the next call.
     pub fn next_update(&mut self, timeout: Duration) -> Result<Option<Update>> {
         let deadline = Deadline::after(timeout);
         loop {
             if let Some(update) = self.ready.pop_front() {
                 return Ok(Some(update));
             }
-            if self.stale {
-                self.resync()?;
+            if self.stale && !self.unloaded {
+                self.resync(timeout)?;
                 continue;
             }
             // With an early event in hand, only so long for those before it.
@@ -219,7 +235,14 @@ impl<T: Transport> Watcher<T> {
             match self.events.next_before(until) {
                 Ok(Some(RawEvent::Event(event))) => self.live(event),
                 Ok(Some(RawEvent::Overrun)) => self.stale = true,
-                Ok(Some(RawEvent::ModuleUnloaded)) => return Err(self.unloaded()),
+                Ok(Some(RawEvent::ModuleUnloaded)) => self.module_unloaded(),
+                Ok(Some(RawEvent::ModuleLoaded)) => {
+                    let before = std::mem::replace(&mut self.state, State::empty());
+                    self.unloaded = false;
+                    self.reread(Self::DUMP_LIMIT)?;
+                    self.ready
+                        .push_back(Update::ModuleLoaded(difference(&before, &self.state)));
+                }
                 Ok(None) if self.give_up.is_some_and(|g| g.passed()) => self.stale = true,
                 Ok(None) => return Ok(None),
                 Err(error) => {
@@ -230,13 +253,36 @@ impl<T: Transport> Watcher<T> {
         }
     }
 
+    /// The next update if there is one now. For poll loops over `AsFd`: call
+    /// it until it gives `None`, and again when the descriptor is readable or
+    /// [`Watcher::wakeup`] is over.
+    ///
+    /// It does not wait for events; when some were lost it reads the state
+    /// again, which the kernel gives as fast as it is read.
+    ///
+    /// # Errors
+    /// As [`Watcher::next_update`].
+    pub fn try_update(&mut self) -> Result<Option<Update>> {
+        self.next_update(Duration::ZERO)
+    }
+
+    /// After which time [`Watcher::try_update`] has something to do even if
+    /// nothing comes: an event that came early does not wait for ever.
+    #[must_use]
+    pub fn wakeup(&self) -> Option<Duration> {
+        self.give_up.map(|give_up| give_up.left())
+    }
+
     /// Reads the state again, with current counters; the differences.
     ///
     /// # Errors
     /// As [`Watcher::next_update`].
     pub fn refresh(&mut self) -> Result<Vec<Change>> {
+        if self.unloaded {
+            return Err(module_not_loaded());
+        }
         let before = self.state.clone();
-        self.reread()?;
+        self.reread(Self::DUMP_LIMIT)?;
         Ok(difference(&before, &self.state))
     }
 
@@ -245,7 +291,8 @@ impl<T: Transport> Watcher<T> {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] when it did not come to that within `timeout`;
-    /// otherwise as [`Watcher::next_update`].
+    /// [`ErrorKind::ModuleNotLoaded`] when the module is gone; otherwise as
+    /// [`Watcher::next_update`].
     pub fn wait_for(
         &mut self,
         timeout: Duration,
@@ -253,10 +300,15 @@ impl<T: Transport> Watcher<T> {
     ) -> Result<()> {
         let deadline = Deadline::after(timeout);
         loop {
+            if self.unloaded {
+                return Err(module_not_loaded());
+            }
             if !self.stale && wanted(&self.state) {
                 return Ok(());
             }
-            if self.next_update(deadline.left())?.is_none() && deadline.passed() {
+            // Updates that do not help must not keep it busy for ever.
+            let late = deadline.passed();
+            if self.next_update(deadline.left())?.is_none() && deadline.passed() || late {
                 return Err(Error::local(
                     OP,
                     "",
@@ -265,6 +317,57 @@ impl<T: Transport> Watcher<T> {
                 ));
             }
         }
+    }
+
+    /// Waits until every connection of a resource is up: drbdadm's
+    /// `wait-connect`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such resource now; otherwise
+    /// as [`Watcher::wait_for`].
+    pub fn wait_connect(&mut self, resource: &ResourceName, timeout: Duration) -> Result<()> {
+        self.wait_resource("wait-connect", resource, timeout, Resource::is_connected)
+    }
+
+    /// Waits until every volume of a resource is current here and at every
+    /// peer that is to have a copy: drbdadm's `wait-sync`.
+    ///
+    /// # Errors
+    /// As [`Watcher::wait_connect`].
+    pub fn wait_sync(&mut self, resource: &ResourceName, timeout: Duration) -> Result<()> {
+        self.wait_resource("wait-sync", resource, timeout, Resource::is_in_sync)
+    }
+
+    /// Waits until no connection of a resource is up.
+    ///
+    /// # Errors
+    /// As [`Watcher::wait_connect`].
+    pub fn wait_disconnect(&mut self, resource: &ResourceName, timeout: Duration) -> Result<()> {
+        self.wait_resource("wait-disconnect", resource, timeout, |resource| {
+            !resource.connections.iter().any(Connection::is_connected)
+        })
+    }
+
+    fn wait_resource(
+        &mut self,
+        op: &'static str,
+        name: &ResourceName,
+        timeout: Duration,
+        wanted: impl Fn(&Resource) -> bool,
+    ) -> Result<()> {
+        let error = |kind, text: String| Error::local(op, name.to_string(), kind, text);
+        if self.state.by_name(name).is_none() {
+            let text = "there is no such resource".to_owned();
+            return Err(error(ErrorKind::NotFound, text));
+        }
+        let waited = self.wait_for(timeout, |state| state.by_name(name).is_some_and(&wanted));
+        waited.map_err(|e| match e.kind() {
+            ErrorKind::Timeout => error(
+                ErrorKind::Timeout,
+                format!("it did not come to that within {timeout:?}"),
+            ),
+            _ => e,
+        })
     }
 
     /// One live event: in order, early, or late.
@@ -310,12 +413,19 @@ impl<T: Transport> Watcher<T> {
     }
 
     fn apply(&mut self, event: Event) {
+        let passes = self.filter.passes(&event);
+        let continues = event.continues;
         if let EventKind::Helper(helper) = event.kind {
-            self.ready.push_back(Update::Helper(helper));
+            if passes {
+                let split_brain = helper.split_brain();
+                self.ready.push_back(Update::Helper(helper));
+                self.ready.extend(split_brain.map(Update::SplitBrain));
+            }
             return;
         }
-        let continues = event.continues;
-        self.group.push(event);
+        if passes {
+            self.group.push(event);
+        }
         if !continues {
             let mut changes = Vec::new();
             for event in std::mem::take(&mut self.group) {
@@ -329,40 +439,46 @@ impl<T: Transport> Watcher<T> {
         }
     }
 
-    fn resync(&mut self) -> Result<()> {
+    /// Reads the state in about the time that the caller has.
+    fn resync(&mut self, timeout: Duration) -> Result<()> {
         let before = self.state.clone();
-        self.reread()?;
+        self.reread(timeout.clamp(Duration::from_secs(1), Self::DUMP_LIMIT))?;
         self.ready
             .push_back(Update::Resynced(difference(&before, &self.state)));
         Ok(())
     }
 
     /// Reads the state again; what was waiting is in it, or comes after it.
-    fn reread(&mut self) -> Result<()> {
+    fn reread(&mut self, limit: Duration) -> Result<()> {
         self.stale = true;
         self.group.clear();
         self.early.clear();
         self.expected = None;
-        self.state = self.read_state(Deadline::after(Self::DUMP_LIMIT))?;
+        self.state = self.read_state(Deadline::after(limit))?;
         let kept = self.ready.len();
         self.apply_early();
         // What came during the dump is part of what the dump is for.
         let later = self.ready.split_off(kept);
-        self.ready
-            .extend(later.into_iter().filter(|u| matches!(u, Update::Helper(_))));
+        self.ready.extend(
+            later
+                .into_iter()
+                .filter(|update| matches!(update, Update::Helper(_) | Update::SplitBrain(_))),
+        );
         self.stale = false;
         Ok(())
     }
 
     /// Asks for the state and collects it; live events are kept for later.
     fn read_state(&mut self, deadline: Deadline) -> Result<State> {
+        let mut first = true;
         loop {
+            if !std::mem::take(&mut first) && deadline.passed() {
+                let text = "the state did not come to rest";
+                return Err(Error::local(OP, "", ErrorKind::Timeout, text));
+            }
             self.events.request_state()?;
             let request = self.events.request();
-            let mut state = State {
-                resources: Vec::new(),
-                consistent: true,
-            };
+            let mut state = State::empty();
             let (mut complete, mut again) = (false, false);
             loop {
                 let item = match self.events.next_item(deadline) {
@@ -382,7 +498,11 @@ impl<T: Transport> Watcher<T> {
                     // An announcement is lost (the dump itself waits for
                     // room): read this dump to its end, then ask again.
                     Some(Item::Event(RawEvent::Overrun)) => again = true,
-                    Some(Item::Event(RawEvent::ModuleUnloaded)) => return Err(self.unloaded()),
+                    Some(Item::Event(RawEvent::ModuleUnloaded)) => {
+                        self.module_unloaded();
+                        return Err(module_not_loaded());
+                    }
+                    Some(Item::Event(RawEvent::ModuleLoaded)) => again = true,
                     Some(Item::DumpDone(seq)) if seq == request || again => break,
                     Some(Item::DumpDone(_)) => {}
                     Some(Item::Event(RawEvent::Event(event))) => {
@@ -390,7 +510,7 @@ impl<T: Transport> Watcher<T> {
                             (EventKind::InitialStateDone, _) => complete |= event.seq == request,
                             (EventKind::Legacy(_), _) => {}
                             (_, Action::Exists) => {
-                                if event.seq == request {
+                                if event.seq == request && self.filter.passes(&event) {
                                     merge(&mut state, event, &mut Vec::new());
                                 }
                             }
@@ -415,14 +535,38 @@ impl<T: Transport> Watcher<T> {
         }
     }
 
-    fn unloaded(&mut self) -> Error {
-        self.state.resources.clear();
-        Error::local(
-            OP,
-            "",
-            ErrorKind::ModuleNotLoaded,
-            "the DRBD kernel module was unloaded",
-        )
+    fn module_unloaded(&mut self) {
+        let before = std::mem::replace(&mut self.state, State::empty());
+        self.early.clear();
+        self.group.clear();
+        (self.give_up, self.expected) = (None, None);
+        (self.unloaded, self.stale) = (true, true);
+        self.ready
+            .push_back(Update::ModuleUnloaded(difference(&before, &self.state)));
+    }
+}
+
+fn module_not_loaded() -> Error {
+    Error::local(
+        OP,
+        "",
+        ErrorKind::ModuleNotLoaded,
+        "the DRBD kernel module was unloaded",
+    )
+}
+
+/// Waits for the next update without limit. An error does not end it.
+impl<T: Transport> Iterator for Watcher<T> {
+    type Item = Result<Update>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.next_update(Duration::from_secs(3600)) {
+                Ok(Some(update)) => return Some(Ok(update)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 

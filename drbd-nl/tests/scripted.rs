@@ -98,6 +98,9 @@ impl Transport for Socket {
         let kind = u16::from_ne_bytes([datagram[4], datagram[5]]);
         let steps = if kind == ctrl::GENL_ID_CTRL && self.script.version != 0 {
             vec![Step::Reply(family(self.script.version))]
+        } else if datagram[16] == cmd::GET_STATUS {
+            // What a snapshot of 8.4 asks besides the dumps.
+            vec![Step::Reply(answer(cmd::GET_STATUS, 127, &[]))]
         } else {
             let mut requests = self.script.requests.lock().unwrap();
             let asked = requests.iter().filter(|r| r[16] == datagram[16]).count();
@@ -964,9 +967,114 @@ fn the_module_may_go_away() {
         .lock()
         .unwrap()
         .push_back(Step::Raw(bytes, 0));
-    let error = watcher.next_update(TIMEOUT).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ModuleNotLoaded);
+    let update = watcher.next_update(TIMEOUT).unwrap();
+    let Some(Update::ModuleUnloaded(changes)) = update else {
+        panic!("{update:?}");
+    };
+    assert!(changes.iter().all(|c| c.action == Action::Destroy) && !changes.is_empty());
     assert!(watcher.state().resources.is_empty());
+    let error = watcher.wait_for(TIMEOUT, |_| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ModuleNotLoaded);
+    assert_eq!(
+        watcher.refresh().unwrap_err().kind(),
+        ErrorKind::ModuleNotLoaded
+    );
+    // Loaded again, under another id, with the state that the script has.
+    let mut announced = family(1);
+    announced[16] = ctrl::CTRL_CMD_NEWFAMILY;
+    script
+        .announced
+        .lock()
+        .unwrap()
+        .push_back(Step::Raw(announced, 0));
+    let update = watcher.next_update(TIMEOUT).unwrap();
+    assert!(
+        matches!(update, Some(Update::ModuleLoaded(_))),
+        "{update:?}"
+    );
+    assert_eq!(watcher.state().resources.len(), 1);
+}
+
+#[test]
+fn a_split_brain_is_a_signal() {
+    let (drbd, script) = script(|_, _| initial_state(2));
+    let mut watcher = drbd.watch().unwrap();
+    let helper = |name: &str, nh_type: u32, seq| {
+        let mut b = MessageBuilder::<Native>::genl(FAMILY, 0, cmd::HELPER, 1).drbd(0, 101);
+        let mut top = b.attrs();
+        top.nest(tla::CFG_CONTEXT, |n| {
+            n.string(2, b"r0").u32(1, 0);
+        });
+        top.nest(tla::NOTIFICATION_HEADER, |n| {
+            n.u32(1, nh_type);
+        });
+        top.nest(tla::HELPER, |n| {
+            n.string(1, name.as_bytes()).u32(2, 0);
+        });
+        live(b.finish(0, 0).unwrap(), seq)
+    };
+    script.announced.lock().unwrap().extend([
+        helper("before-resync-source", 4, 7),
+        helper("initial-split-brain", 4, 8),
+        helper("initial-split-brain", 5, 9),
+        helper("split-brain", 4, 10),
+    ]);
+    let mut signals = Vec::new();
+    while let Some(update) = watcher.try_update().unwrap() {
+        if let Update::SplitBrain(signal) = update {
+            assert_eq!(signal.resource, Some(r0()));
+            assert_eq!(signal.minor, Some(Minor(0)));
+            signals.push(signal.unsolved);
+        }
+    }
+    assert_eq!(signals, [false, true]);
+}
+
+#[test]
+fn only_what_was_asked_for() {
+    let (drbd, script) = script(|_, _| initial_state(2));
+    let other = || ResourceName::new("other").unwrap();
+    let mut watcher = drbd.watch_only([other()]).unwrap();
+    assert!(watcher.state().resources.is_empty());
+    let mut events = drbd.events().unwrap().only([other()]);
+    let announce = |name, seq| live(resource(cmd::RESOURCE_STATE, name, 2, Some(1)), seq);
+    let both = || {
+        [
+            announce("other", 5),
+            announce("r0", 6),
+            announce("other", 7),
+        ]
+    };
+    script.announced.lock().unwrap().extend(both());
+    assert!(matches!(
+        watcher.next_update(TIMEOUT).unwrap(),
+        Some(Update::Changed(changes)) if changes.len() == 1
+    ));
+    // What is not for it still counts in the order.
+    assert_eq!(watcher.try_update().unwrap(), None);
+    assert_eq!(watcher.state().resources.len(), 1);
+    script.announced.lock().unwrap().extend(both());
+    let mut seen = Vec::new();
+    while let Some(RawEvent::Event(event)) = events.try_next().unwrap() {
+        seen.extend(event.kind.resource().map(ToString::to_string));
+    }
+    assert_eq!(seen, ["other", "other"]);
+}
+
+/// Several resources may be as one likes; waiting names the one it is about.
+#[test]
+fn waiting_for_a_resource() {
+    let (drbd, _) = script(|_, _| initial_state(2));
+    let mut watcher = drbd.watch().unwrap();
+    let nosuch = ResourceName::new("nosuch").unwrap();
+    let error = watcher.wait_connect(&nosuch, TIMEOUT).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let error = watcher
+        .wait_sync(&r0(), Duration::from_millis(20))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().starts_with("wait-sync r0: "), "{error}");
+    watcher.wait_disconnect(&r0(), TIMEOUT).unwrap();
 }
 
 #[test]

@@ -79,6 +79,13 @@ impl Address {
         (address.to_wire(big) == bytes).then_some(address)
     }
 
+    /// The word before the address in drbd.conf: `ipv4`, `ipv6`.
+    #[must_use]
+    pub fn family_word(&self) -> String {
+        let text = self.to_string();
+        text.split(':').next().unwrap_or_default().to_owned()
+    }
+
     /// The bytes of the socket address.
     #[must_use]
     pub fn to_wire(&self, big: bool) -> Vec<u8> {

@@ -20,6 +20,8 @@ pub use enums::{
 pub use ids::{
     InvalidName, Minor, NodeId, ResourceName, Secret, Sectors, Text, Uuid, VolumeNumber,
 };
+#[cfg(feature = "serde")]
+pub(crate) use options::Shown;
 pub use options::{
     DeviceOptions, DiskOptions, InvalidateOptions, InvalidatePeerOptions, KeySerial, NetOptions,
     NewUuidOptions, OptionError, OptionInfo, PeerDeviceOptions, Quorum, Rejected, ResizeOptions,

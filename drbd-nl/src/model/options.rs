@@ -94,6 +94,16 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// What drbdsetup puts behind a number.
+    #[cfg(feature = "serde")]
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Sectors => "s",
+            Self::Kib | Self::KibPerSecond => "k",
+            _ => "",
+        }
+    }
+
     /// log2 of the bytes that a bare number counts.
     fn shift(self) -> u32 {
         match self {
@@ -102,6 +112,16 @@ impl Unit {
             _ => 0,
         }
     }
+}
+
+/// A value in drbdsetup's JSON.
+#[cfg(feature = "serde")]
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// A flag.
+    Flag(bool),
+    /// Anything else, a number with its unit.
+    Word(String),
 }
 
 /// A setting that could not be set by name.
@@ -240,6 +260,12 @@ trait Value: Sized {
     /// The value in drbd.conf's words, or what was expected instead.
     fn parse(text: &str, unit: Unit) -> Result<Self, String>;
     fn show(&self) -> String;
+    /// The value in drbdsetup's JSON.
+    #[cfg(feature = "serde")]
+    fn shown(&self, unit: Unit, secrets: bool) -> Shown {
+        let _ = secrets;
+        Shown::Word(self.show() + unit.suffix())
+    }
     /// What its range limits: the number, the length of a string; `None` for
     /// a word of a set.
     fn measure(&self) -> Option<i64> {
@@ -267,6 +293,10 @@ impl Value for bool {
     }
     fn show(&self) -> String {
         if *self { "yes" } else { "no" }.into()
+    }
+    #[cfg(feature = "serde")]
+    fn shown(&self, _: Unit, _: bool) -> Shown {
+        Shown::Flag(*self)
     }
 }
 
@@ -359,6 +389,14 @@ impl Value for Secret {
     }
     fn parse(text: &str, unit: Unit) -> Result<Self, String> {
         Text::parse(text, unit).map(Self::new)
+    }
+    #[cfg(feature = "serde")]
+    fn shown(&self, _: Unit, secrets: bool) -> Shown {
+        Shown::Word(if secrets {
+            self.reveal().to_string()
+        } else {
+            self.show()
+        })
     }
     fn show(&self) -> String {
         self.to_string()
@@ -497,6 +535,15 @@ impl Value for KeySerial {
         text.parse()
             .map(Self)
             .map_err(|_| "a key serial number".into())
+    }
+    #[cfg(feature = "serde")]
+    fn shown(&self, _: Unit, _: bool) -> Shown {
+        // drbdsetup shows no key as nothing.
+        Shown::Word(if self.0 == 0 {
+            String::new()
+        } else {
+            self.show()
+        })
     }
     fn show(&self) -> String {
         self.0.to_string()
@@ -668,6 +715,19 @@ macro_rules! options {
                     None if self.reset & (1 << at) != 0 => Setting::Default,
                     None => Setting::Leave,
                 })
+            }
+
+            /// What is set, in drbdsetup's way.
+            #[allow(dead_code, reason = "parameters of commands are not shown")]
+            #[cfg(feature = "serde")]
+            pub(crate) fn shown(&self, secrets: bool) -> Vec<(&'static str, Shown)> {
+                let mut shown = Vec::new();
+                $(
+                    if let Some(value) = &self.$field {
+                        shown.push(($word, value.shown(Unit::$unit, secrets)));
+                    }
+                )*
+                shown
             }
 
             /// As it is sent: those that go back have their default's value.

@@ -23,6 +23,14 @@ pub struct State {
 }
 
 impl State {
+    /// Nothing at all.
+    pub(crate) fn empty() -> Self {
+        Self {
+            resources: Vec::new(),
+            consistent: true,
+        }
+    }
+
     /// The resource of this name.
     #[must_use]
     pub fn resource(&self, name: &str) -> Option<&Resource> {
@@ -92,6 +100,32 @@ impl Resource {
     #[must_use]
     pub fn device(&self, volume: VolumeNumber) -> Option<&Device> {
         self.devices.iter().find(|d| d.volume == volume)
+    }
+
+    /// Whether there are connections, and all of them are up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        !self.connections.is_empty() && self.connections.iter().all(Connection::is_connected)
+    }
+
+    /// Whether everything is connected, and every volume is current here and
+    /// at every peer that is meant to have a copy, with nothing under way.
+    #[must_use]
+    pub fn is_in_sync(&self) -> bool {
+        let here = |device: &Device| {
+            device.disk_state == DiskState::UpToDate || device.intentional_diskless == Some(true)
+        };
+        let there = |peer: &PeerDevice| {
+            peer.replication == ReplicationState::Established
+                && (peer.peer_disk_state == DiskState::UpToDate
+                    || peer.peer_intentional_diskless == Some(true))
+        };
+        self.is_connected()
+            && self.devices.iter().all(here)
+            && self.connections.iter().all(|connection| {
+                connection.peer_devices.len() == self.devices.len()
+                    && connection.peer_devices.iter().all(there)
+            })
     }
 
     /// Whether every volume and every peer's volume are on day 0: connected,
@@ -299,6 +333,12 @@ impl Connection {
             statistics: ConnectionStatistics::default(),
             peer_devices: Vec::new(),
         }
+    }
+
+    /// Whether it is up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.state == ConnectionState::Connected
     }
 
     /// What an [`Operation`](crate::Operation) needs to name this connection.

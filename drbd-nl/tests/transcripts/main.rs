@@ -6,6 +6,8 @@ mod decide;
 mod decode;
 mod encode;
 mod events;
+#[path = "../common/json.rs"]
+mod json;
 #[path = "../common/lines.rs"]
 mod lines;
 mod load;
