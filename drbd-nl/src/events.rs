@@ -399,7 +399,6 @@ impl<T: Transport> RawEvents<T> {
 
     /// Only events about these resources from now on (and those about none).
     /// A resource that is renamed is still the one that was asked for.
-    #[must_use]
     pub fn only(mut self, names: impl IntoIterator<Item = ResourceName>) -> Self {
         self.filter = Filter::only(names);
         self
