@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use drbd_nl::{
     AddressPair, Base, ConnectionRef, DeviceOptions, Dialect, DiskOptions, Minor, NetOptions,
-    NodeId, Operation, OptionError, PeerDeviceOptions, ResourceName, ResourceOptions, VolumeNumber,
+    NodeId, Operation, OptionError, OptionInfo, PeerDeviceOptions, ResourceName, ResourceOptions,
+    VolumeNumber,
 };
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Family, MetaDisk, Setting, Settings};
-use crate::view::{NodeView, PeerView, VolumeView, is_peer_device};
+use crate::view::{NodeView, PeerView, VolumeView, is_device, is_peer_device};
 
 /// One step of bringing a resource up or down.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,13 +60,19 @@ impl From<Operation> for Step {
 }
 
 /// Which of the driver's settings a section's option becomes.
-trait Target: Default {
+pub(crate) trait Target: Default {
+    const INFO: &'static [OptionInfo];
     fn put(&mut self, name: &str, value: &str) -> Result<(), OptionError>;
+    fn shown(&self, name: &str) -> Option<String>;
 }
 
 macro_rules! target {
     ($($type:ty),*) => {$(
         impl Target for $type {
+            const INFO: &'static [OptionInfo] = <$type>::INFO;
+            fn shown(&self, name: &str) -> Option<String> {
+                self.get(name)
+            }
             fn put(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
                 self.set(name, value)
             }
@@ -73,7 +80,22 @@ macro_rules! target {
     )*};
 }
 
-target!(ResourceOptions, DiskOptions, NetOptions, PeerDeviceOptions);
+target!(
+    DeviceOptions,
+    ResourceOptions,
+    DiskOptions,
+    NetOptions,
+    PeerDeviceOptions
+);
+
+/// Where the metadata is, as the model has it.
+pub(crate) fn meta_disk(meta: &MetaDisk) -> drbd_nl::MetaDisk {
+    match meta {
+        MetaDisk::Internal => drbd_nl::MetaDisk::Internal,
+        MetaDisk::Flexible(path) => drbd_nl::MetaDisk::Flexible(path.clone()),
+        MetaDisk::Indexed(path, i) => drbd_nl::MetaDisk::Indexed(path.clone(), *i),
+    }
+}
 
 impl NodeView {
     /// Returns the steps that bring the resource up: objects, disks, then connections.
@@ -86,10 +108,7 @@ impl NodeView {
     /// no place for a setting, a node id is missing that DRBD 9 needs, or the connection goes
     /// through DRBD Proxy.
     pub fn up(&self, dialect: Dialect) -> Result<Vec<Step>> {
-        let mut steps = self.create(dialect)?;
-        steps.extend(self.attach(dialect)?);
-        steps.extend(self.connect(dialect)?);
-        Ok(steps)
+        self.adjust(None, dialect)
     }
 
     /// Returns the steps that create the resource and its minors, without disks.
@@ -112,15 +131,7 @@ impl NodeView {
             .into(),
         ];
         for v in &self.volumes {
-            steps.push(
-                Operation::NewMinor {
-                    resource: resource.clone(),
-                    volume: VolumeNumber(v.number),
-                    minor: Minor(v.minor),
-                    options: DeviceOptions::new(),
-                }
-                .into(),
-            );
+            steps.push(self.new_minor(v, dialect)?);
         }
         Ok(steps)
     }
@@ -147,11 +158,7 @@ impl NodeView {
                 Operation::Attach {
                     minor: Minor(v.minor),
                     backing_dev: disk.clone(),
-                    meta_disk: match meta_disk {
-                        MetaDisk::Internal => drbd_nl::MetaDisk::Internal,
-                        MetaDisk::Flexible(path) => drbd_nl::MetaDisk::Flexible(path.clone()),
-                        MetaDisk::Indexed(path, i) => drbd_nl::MetaDisk::Indexed(path.clone(), *i),
-                    },
+                    meta_disk: self::meta_disk(meta_disk),
                     options: Box::new(options),
                 }
                 .into(),
@@ -248,12 +255,12 @@ impl NodeView {
         ])
     }
 
-    fn name(&self) -> Result<ResourceName> {
+    pub(crate) fn name(&self) -> Result<ResourceName> {
         ResourceName::new(&self.resource)
             .map_err(|e| Error::plain(ErrorKind::Invalid, "bad-name", e.to_string(), None))
     }
 
-    fn need_node_id(&self, id: Option<u32>, node: &str) -> Result<NodeId> {
+    pub(crate) fn need_node_id(&self, id: Option<u32>, node: &str) -> Result<NodeId> {
         id.map(NodeId).ok_or_else(|| {
             let text = format!(
                 "resource {}: DRBD 9 needs a node-id for {node}",
@@ -264,7 +271,10 @@ impl NodeView {
         })
     }
 
-    fn collect<'s, T: Target>(&self, settings: impl Iterator<Item = &'s Setting>) -> Result<T> {
+    pub(crate) fn collect<'s, T: Target>(
+        &self,
+        settings: impl Iterator<Item = &'s Setting>,
+    ) -> Result<T> {
         let mut target = T::default();
         for s in settings {
             target.put(s.name, s.raw()).map_err(|e| {
@@ -276,7 +286,7 @@ impl NodeView {
     }
 
     /// `fencing` is in `disk` for 8.4 and in `net` for 9; it is taken from where it is written.
-    fn disk_options(&self, v: &VolumeView, dialect: Dialect) -> Result<DiskOptions> {
+    pub(crate) fn disk_options(&self, v: &VolumeView, dialect: Dialect) -> Result<DiskOptions> {
         match dialect {
             Dialect::V84 => {
                 let fencing = self.peers.first().and_then(|p| p.net.get("fencing"));
@@ -286,12 +296,12 @@ impl NodeView {
             Dialect::V9 => self.collect(
                 v.options
                     .iter()
-                    .filter(|s| !is_peer_device(s) && s.name != "fencing"),
+                    .filter(|s| !is_peer_device(s) && !is_device(s) && s.name != "fencing"),
             ),
         }
     }
 
-    fn net_options(&self, peer: &PeerView, dialect: Dialect) -> Result<NetOptions> {
+    pub(crate) fn net_options(&self, peer: &PeerView, dialect: Dialect) -> Result<NetOptions> {
         match dialect {
             Dialect::V84 => self.collect(peer.net.iter().filter(|s| s.name != "fencing")),
             Dialect::V9 => {
@@ -303,7 +313,7 @@ impl NodeView {
         }
     }
 
-    fn connection(&self, peer: &PeerView, dialect: Dialect) -> Result<ConnectionRef> {
+    pub(crate) fn connection(&self, peer: &PeerView, dialect: Dialect) -> Result<ConnectionRef> {
         if peer.proxy {
             let text = format!(
                 "resource {}: the connection goes through DRBD Proxy",
@@ -322,7 +332,7 @@ impl NodeView {
         Ok(connection)
     }
 
-    fn address(&self, address: &Address) -> Result<drbd_nl::Address> {
+    pub(crate) fn address(&self, address: &Address) -> Result<drbd_nl::Address> {
         let unsupported = |text: String| {
             let text = format!("resource {}: {address}: {text}", self.resource);
             Error::plain(ErrorKind::Unsupported, "bad-address", text, None)

@@ -22,6 +22,8 @@
 //! Not here: writing a configuration, `template-file`, resolving stacked resources, DRBD Proxy
 //! beyond its syntax.
 
+#[cfg(feature = "drbd-nl")]
+mod adjust;
 mod build;
 mod error;
 #[cfg(feature = "drbd-nl")]
@@ -31,10 +33,14 @@ mod model;
 mod schema;
 mod source;
 mod syntax;
+#[cfg(feature = "drbd-nl")]
+mod verbs;
 mod view;
 
 use std::path::Path;
 
+#[cfg(feature = "drbd-nl")]
+pub use adjust::{Running, RunningConnection, RunningVolume, adjust_all};
 pub use error::{Diagnostic, Error, ErrorKind, Result, Severity};
 #[cfg(feature = "drbd-nl")]
 pub use expand::Step;

@@ -332,6 +332,17 @@ impl Resource {
                 }
                 settings.inherit(&v.options);
                 settings.0.retain(is_peer_device);
+                // There is nothing to be compared with a peer that has no disk.
+                let other = host.volumes.iter().find(|o| o.number == v.number);
+                if other.is_some_and(|o| o.diskless) && settings.get("bitmap").is_none() {
+                    settings.0.push(Setting {
+                        section: Section::Disk,
+                        name: "bitmap",
+                        value: Value::Flag(false),
+                        raw: "no".into(),
+                        span: host.span,
+                    });
+                }
                 (v.number, settings)
             })
             .collect();
@@ -350,6 +361,16 @@ impl Resource {
             proxy,
         }
     }
+}
+
+/// Options of the `disk` section that belong to the minor itself in DRBD 9.
+#[cfg(feature = "drbd-nl")]
+pub(crate) fn is_device(s: &Setting) -> bool {
+    s.section == Section::Disk
+        && matches!(
+            s.name,
+            "max-bio-size" | "block-size" | "discard-granularity"
+        )
 }
 
 /// Options of the `disk` section that belong to a volume towards a peer in DRBD 9.

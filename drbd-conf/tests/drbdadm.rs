@@ -2,63 +2,20 @@
 #![cfg(feature = "drbd-nl")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
+use common::Random;
 use drbd_conf::{Config, MetaDisk, Step};
 use drbd_nl::{Dialect, DiskOptions, NetOptions, Operation, OptionError, ResourceOptions};
-use uml_lab::Lab;
 
-/// Finds drbdadm-84: `DRBDADM84`, its usual place, or Debian's package, which a node of the lab
-/// has. A dry run needs no kernel, so it runs here even if it came from a node.
 fn drbdadm() -> Option<PathBuf> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(find_drbdadm).clone()
-}
-
-fn find_drbdadm() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("DRBDADM84") {
-        return Some(path.into());
-    }
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drbd-utils");
-    let places = [
-        PathBuf::from("/lib/drbd"),
-        "/usr/lib/drbd".into(),
-        kept.clone(),
-    ];
-    if let Some(found) = places
-        .iter()
-        .map(|p| p.join("drbdadm-84"))
-        .find(|p| p.is_file())
-    {
-        return Some(found);
-    }
-    let lab = Lab::builder()
-        .name("drbdadm")
-        .packages(["drbd-utils"])
-        .node("node1", |n| n);
-    let lab = lab.start_for_test()?;
-    fs::create_dir_all(&kept).unwrap();
-    // drbdadm looks for drbdsetup beside itself, and is the last to be complete.
-    for name in ["drbdsetup-84", "drbdadm-84"] {
-        let bytes = lab
-            .node("node1")
-            .read_file(format!("/lib/drbd/{name}"))
-            .unwrap();
-        let mut new = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempfile_in(&kept)
-            .unwrap();
-        new.write_all(&bytes).unwrap();
-        new.into_temp_path().persist(kept.join(name)).unwrap();
-    }
-    Some(kept.join("drbdadm-84"))
+    common::utils("DRBDADM84", "drbdadm-84")
 }
 
 fn run(drbdadm: &Path, file: &Path, node: &str, args: &[&str]) -> Output {
@@ -144,23 +101,9 @@ fn ours(step: Step) -> Plain {
     }
 }
 
-/// Splits a line of a dry run, which is escaped for the shell by backslashes.
-fn words_of(line: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            ' ' => words.push(String::new()),
-            '\\' => words.last_mut().unwrap().extend(chars.next()),
-            _ => words.last_mut().unwrap().push(c),
-        }
-    }
-    words
-}
-
 /// Reads one line of a dry run.
 fn theirs(line: &str) -> Plain {
-    let words = words_of(line);
+    let words = common::words_of(line);
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     let program = words.remove(0).rsplit('/').next().unwrap();
     let (options, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with("--"));
@@ -287,23 +230,6 @@ fn the_demos_configuration_is_brought_up_as_by_drbdadm() {
         &["node1", "node2"],
         "seed",
     );
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
-    }
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len() as u64) as usize]
-    }
 }
 
 type Options = &'static [(&'static str, &'static [&'static str])];
@@ -442,7 +368,7 @@ fn section(r: &mut Random, name: &str, list: Options, out: &mut String) {
 
 /// A configuration of a few resources on two nodes.
 fn generated(seed: u64) -> String {
-    let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut r = Random::new(seed);
     let mut out = String::from("global { usage-count no; disable-ip-verification; }\n");
     // The old section must not name what another one names: the order would decide.
     let syncer_common = r.chance(4);

@@ -1,0 +1,95 @@
+//! Shared by the tests: the oracles, and a seeded generator.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use uml_lab::Lab;
+
+/// Finds a program of drbd-utils: the environment's word, its usual places, or Debian's package,
+/// which a node of the lab has. A dry run needs no kernel, so it runs here even if it came from a
+/// node. `None`, with a printed reason, if there is none and `LAB_REQUIRED` is not 1.
+pub(crate) fn utils(variable: &str, program: &str) -> Option<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
+    if let Some(path) = std::env::var_os(variable) {
+        return Some(path.into());
+    }
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drbd-utils");
+    let places = ["/lib/drbd", "/usr/lib/drbd", "/sbin", "/usr/sbin"].map(PathBuf::from);
+    let found = places
+        .iter()
+        .chain([&kept])
+        .map(|p| p.join(program))
+        .find(|p| p.is_file());
+    if found.is_some() {
+        return found;
+    }
+    let lab = Lab::builder()
+        .name("drbdadm")
+        .packages(["drbd-utils"])
+        .node("node1", |n| n)
+        .start_for_test()?;
+    fs::create_dir_all(&kept).unwrap();
+    // drbdadm-84 looks for drbdsetup beside itself, and is the last to be complete.
+    for name in [
+        "/lib/drbd/drbdsetup-84",
+        "/lib/drbd/drbdadm-84",
+        "/sbin/drbdadm",
+    ] {
+        let bytes = lab.node("node1").read_file(name).unwrap();
+        let mut new = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempfile_in(&kept)
+            .unwrap();
+        new.write_all(&bytes).unwrap();
+        let name = Path::new(name).file_name().unwrap();
+        new.into_temp_path().persist(kept.join(name)).unwrap();
+    }
+    Some(kept.join(program))
+}
+
+/// A small generator of pseudo-random numbers, so that a failure is repeated by its seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
+    }
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+    pub(crate) fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// How many cases a differential test tries: `DRBD_CONF_CASES`, or so many.
+pub(crate) fn cases(default: u64) -> u64 {
+    let set = std::env::var("DRBD_CONF_CASES").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// Splits a line of a dry run, which is escaped for the shell by backslashes.
+pub(crate) fn words_of(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ' ' => words.push(String::new()),
+            '\\' => words.last_mut().unwrap().extend(chars.next()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    words
+}
