@@ -76,6 +76,9 @@ impl Disk {
     /// [`Node::power_cut`] lets a part of the rest survive, chosen by a seed.
     /// The smallest piece that survives or is lost is 4 KiB.
     ///
+    /// Its partitions are /dev/ubda1 and so on, as of any disk; unless it has
+    /// [`Disk::faults`] too.
+    ///
     /// The cache is in the node's memory. Its kernel writes from it what is
     /// older than 30 s, or when it needs the memory.
     ///
@@ -88,7 +91,8 @@ impl Disk {
 
     /// Lets the disk take faults while it is in use, see [`NodeDisk`].
     ///
-    /// A partition table on it is not read by the node's kernel.
+    /// A partition table on it is not read by the node's kernel. Describe a disk
+    /// for each partition instead.
     ///
     /// [`NodeDisk`]: crate::NodeDisk
     pub fn faults(mut self) -> Self {

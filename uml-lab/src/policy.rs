@@ -213,17 +213,18 @@ impl Direction {
             self.free = start + Duration::from_secs_f64(length as f64 / policy.rate as f64);
             due = self.free;
         }
-        due += policy.delay;
+        // A time that is beyond all clocks is never.
+        due = due.checked_add(policy.delay)?;
         let by = policy.jitter.mul_f64((jitter - 0.5).abs() * 2.0);
-        if jitter < 0.5 {
-            due = due.checked_sub(by).unwrap_or(now).max(now);
+        due = if jitter < 0.5 {
+            due.checked_sub(by).unwrap_or(now).max(now)
         } else {
-            due += by;
-        }
+            due.checked_add(by)?
+        };
         due = due.max(self.last);
         if reorder < policy.reorder {
             // Not `last`: those behind it do not wait for it.
-            due += policy.late;
+            due = due.checked_add(policy.late)?;
         } else {
             self.last = due;
         }
@@ -234,7 +235,7 @@ impl Direction {
     }
 
     fn is_down(&self, now: Instant) -> bool {
-        let period = self.policy.up + self.policy.down;
+        let period = self.policy.up.saturating_add(self.policy.down);
         let (period, up) = (period.as_nanos(), self.policy.up.as_nanos());
         !self.policy.down.is_zero() && (now - self.since).as_nanos() % period >= up
     }
@@ -266,6 +267,9 @@ mod tests {
     fn a_sound_wire_does_nothing() {
         assert!(fates(Policy::new(), 100).iter().all(|f| *f == Some((1, 0))));
         assert!(fates(Policy::new().cut(), 100).iter().all(Option::is_none));
+        let (nan, never) = (f64::NAN, Duration::MAX);
+        let odd = Policy::new().loss(nan).duplicate(-1.0).reorder(2.0, never);
+        fates(odd.jitter(never).delay(never).flap(never, never), 100);
     }
 
     #[test]

@@ -480,7 +480,7 @@ impl Lab {
         }
         let start = Instant::now();
         for (at, action) in &schedule.steps {
-            std::thread::sleep((start + *at).saturating_duration_since(Instant::now()));
+            std::thread::sleep(at.saturating_sub(start.elapsed()));
             self.note(format!("schedule: {action}"));
             action.play(self)?;
         }

@@ -99,7 +99,8 @@ impl Journal {
             at: self.now(),
             who: who.to_owned(),
             console: false,
-            text: text.into(),
+            // A line is a line.
+            text: text.into().replace('\n', " "),
         });
     }
 

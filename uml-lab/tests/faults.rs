@@ -44,6 +44,7 @@ fn faults() {
     what_was_flushed_survives_a_power_cut(&node, CACHED, 6..7);
     what_was_flushed_survives_a_power_cut(&node, BOTH, 2..3);
     what_was_not_is_lost_as_the_seed_says(&node);
+    a_partition_has_the_cache_too(&node);
     a_file_system_survives_power_cuts(&node, 0..1);
     disks_fail_and_heal(&node);
     parts_of_disks_fail(&node);
@@ -218,6 +219,37 @@ fn what_was_not_is_lost_as_the_seed_says(node: &Node) {
         );
         node.boot().unwrap();
     }
+}
+
+fn a_partition_has_the_cache_too(node: &Node) {
+    // One partition of 8 MiB at 1 MiB, in a table of DOS.
+    let table = r"dd if=/dev/zero of=/dev/ubdb bs=512 count=1 conv=notrunc;
+        printf '\203\0\0\0\0\010\0\0\0\100\0\0' | dd of=/dev/ubdb bs=1 seek=450 conv=notrunc;
+        printf '\125\252' | dd of=/dev/ubdb bs=1 seek=510 conv=notrunc,fsync;
+        blockdev --rereadpt /dev/ubdb";
+    node.run_ok(["sh", "-c", table]).unwrap();
+    let write = "test $(blockdev --getsize64 /dev/ubdb1) = 8388608 && \
+                 printf flushed | dd of=/dev/ubdb1 bs=4096 conv=notrunc,fsync && \
+                 echo 0 >/proc/sys/vm/dirty_writeback_centisecs && \
+                 tr '\\0' c </dev/zero | \
+                 dd of=/dev/ubdb1 bs=4096 seek=1 count=64 iflag=fullblock conv=notrunc";
+    node.run_ok(["sh", "-c", write]).unwrap();
+    node.kill().unwrap();
+    let disk = File::open(node.disk_path(CACHED)).unwrap();
+    let mut found = [0; 7];
+    disk.read_exact_at(&mut found, MIB).unwrap();
+    assert_eq!(&found, b"flushed");
+    let written = (1..=64).filter(|n| {
+        disk.read_exact_at(&mut found, MIB + n * BLOCK as u64)
+            .unwrap();
+        &found == b"ccccccc"
+    });
+    assert!(written.count() < 32);
+    node.boot().unwrap();
+    let read = "readlink -f /dev/ubdb1 && head -c 7 /dev/ubdb1 && ls /dev/lab";
+    let output = node.run_ok(["sh", "-c", read]).unwrap().stdout_text();
+    assert!(output.contains("/dev/loop201p1\nflushed"), "{output}");
+    assert!(output.contains("ubdb1"), "{output}");
 }
 
 /// Records in a file of a file system: those said to be synced are there.

@@ -28,6 +28,9 @@ const REAL: &str = "/dev/lab";
 /// user.
 const FIRST_LOOP: usize = 200;
 
+/// Names of partitions that a disk with a cache has.
+const PARTITIONS: usize = 15;
+
 // <linux/loop.h>
 const LOOP_CTL_ADD: c_ulong = 0x4c80;
 const LOOP_CONFIGURE: c_ulong = 0x4c0a;
@@ -61,9 +64,24 @@ pub(crate) fn set_up(n: usize, disk: &DiskSetup) -> Result<()> {
     let real = Path::new(REAL).join(&name);
     fs::create_dir_all(REAL)?;
     fs::rename(&named, &real)?;
+    // The kernel has read the partition table: its partitions know nothing of
+    // what stands before the disk.
+    for entry in fs::read_dir("/dev")?.flatten() {
+        let file = entry.file_name();
+        let number = file.to_str().and_then(|file| file.strip_prefix(&name));
+        if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+            fs::rename(entry.path(), Path::new(REAL).join(file))?;
+        }
+    }
     let mut device = real.display().to_string();
     if disk.cached {
         device = add_cache(n, &real)?;
+        if disk.table.is_none() {
+            // They lead somewhere once there are partitions.
+            for number in 1..=PARTITIONS {
+                symlink(format!("{device}p{number}"), format!("/dev/{name}{number}"))?;
+            }
+        }
     }
     if let Some(table) = &disk.table {
         if !Path::new("/dev/mapper/control").exists() {
