@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Problem;
-use crate::model::{HostName, Resource, Settings, Value};
+use crate::model::{HostName, MetaDisk, Resource, Settings, Value};
 use crate::source::Span;
 
 /// Findings about all resources, after everything was inherited.
@@ -15,8 +15,12 @@ pub(crate) fn resources(resources: &[Resource]) -> Vec<Problem> {
         protocol(r, &mut out);
         split_brain(r, &mut out);
         authentication(r, &mut out);
+        waiting(r, &mut out);
+        two_primaries(r, &mut out);
+        durability(r, &mut out);
     }
     disk_used_twice(resources, &mut out);
+    meta_disk_used_twice(resources, &mut out);
     out
 }
 
@@ -187,6 +191,120 @@ fn disk_used_twice(resources: &[Resource], out: &mut Vec<Problem>) {
                             disk.display()
                         );
                         out.push(Problem::warning(v.span, "disk-used-twice", text));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// At boot: the shorter the less is known. A wait without end is 0.
+fn waiting(r: &Resource, out: &mut Vec<Problem>) {
+    let order = ["outdated-wfc-timeout", "degr-wfc-timeout", "wfc-timeout"];
+    let seconds = |name| match r.sections.startup.number(name) {
+        Some(0) => Some(u64::MAX),
+        other => other,
+    };
+    for pair in order.windows(2) {
+        let (Some(short), Some(long)) = (seconds(pair[0]), seconds(pair[1])) else {
+            continue;
+        };
+        if short > long
+            && let Some(s) = r.sections.startup.get(pair[0])
+        {
+            let text = format!(
+                "resource {}: {} waits longer than {}, although the peer is known to be gone",
+                r.name, pair[0], pair[1]
+            );
+            out.push(
+                Problem::warning(s.span, "wfc-order", text)
+                    .remedy(format!("{} at most as long as {}", pair[0], pair[1])),
+            );
+        }
+    }
+    // Whatever the peer did meanwhile: after the wait the script promotes.
+    if let (Some(at), Some(wait)) = (
+        r.sections.become_primary_at,
+        r.sections.startup.number("wfc-timeout").filter(|n| *n != 0),
+    ) {
+        let text = format!(
+            "resource {}: after {wait} s without the peer the start script promotes, with data that \
+             may be old",
+            r.name
+        );
+        out.push(
+            Problem::warning(at, "boot-promotion", text)
+                .remedy("remove become-primary-on, or let the wait have no end: wfc-timeout 0;"),
+        );
+    }
+}
+
+fn two_primaries(r: &Resource, out: &mut Vec<Problem>) {
+    let net = &r.sections.net;
+    let stonith = |s: &Settings| s.text("fencing") == Some("resource-and-stonith");
+    if net.flag("allow-two-primaries") == Some(true)
+        && !stonith(net)
+        && !stonith(&r.sections.disk)
+        && let Some(s) = net.get("allow-two-primaries")
+    {
+        let text = format!(
+            "resource {}: two primaries without fencing that stops one of them",
+            r.name
+        );
+        out.push(
+            Problem::warning(s.span, "two-primaries", text)
+                .remedy("allow-two-primaries no; or fencing resource-and-stonith;"),
+        );
+    }
+}
+
+/// What makes an acknowledged write depend on the power.
+fn durability(r: &Resource, out: &mut Vec<Problem>) {
+    let volumes = r.hosts.iter().flat_map(|h| &h.volumes);
+    let all = std::iter::once(&r.sections.disk).chain(volumes.map(|v| &v.options));
+    let mut seen = Vec::new();
+    for s in all.flat_map(Settings::iter) {
+        let off = s.value == Value::Flag(false);
+        let what = match s.name {
+            "disk-flushes" | "md-flushes" if off => {
+                "what is in the cache of the disk is lost with the power"
+            }
+            "al-updates" if off => "a crash needs a full synchronisation",
+            _ => continue,
+        };
+        if seen.contains(&s.span) {
+            continue;
+        }
+        seen.push(s.span);
+        let text = format!("resource {}: without {} {what}", r.name, s.name);
+        out.push(
+            Problem::warning(s.span, "unsafe-disk", text)
+                .remedy(format!("{} yes; unless the cache has a battery", s.name)),
+        );
+    }
+}
+
+fn meta_disk_used_twice(resources: &[Resource], out: &mut Vec<Problem>) {
+    let mut seen: std::collections::HashMap<(&str, &MetaDisk), String> = Default::default();
+    for r in resources {
+        for host in &r.hosts {
+            let HostName::On(names) = &host.name else {
+                continue;
+            };
+            for v in &host.volumes {
+                let Some(meta) = v.meta_disk.as_ref().filter(|m| **m != MetaDisk::Internal) else {
+                    continue;
+                };
+                for name in names {
+                    let user = format!("{}/{}", r.name, v.number);
+                    if let Some(other) = seen.insert((name, meta), user.clone()) {
+                        let text = format!(
+                            "meta-disk {meta} on {name} is used by {other} already, and by {user}"
+                        );
+                        out.push(
+                            Problem::warning(v.span, "meta-disk-used-twice", text)
+                                .remedy("give each volume an index, or a device, of its own"),
+                        );
                     }
                 }
             }

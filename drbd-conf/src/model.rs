@@ -211,6 +211,7 @@ pub struct Sections {
     pub become_primary_on: Vec<String>,
     /// `startup { stacked-timeouts }`.
     pub stacked_timeouts: bool,
+    pub(crate) become_primary_at: Option<Span>,
 }
 
 impl Sections {
@@ -466,6 +467,22 @@ impl Config {
     /// Returns the place of a setting.
     pub fn location(&self, setting: &Setting) -> Location {
         self.sources.location(setting.span)
+    }
+
+    /// Returns where a resource says `become-primary-on`, or `common` does for it.
+    pub fn become_primary_location(&self, resource: &Resource) -> Option<Location> {
+        let at = resource.sections.become_primary_at?;
+        Some(self.sources.location(at))
+    }
+
+    /// Returns the place of a host's section.
+    pub fn host_location(&self, host: &Host) -> Location {
+        self.sources.location(host.span)
+    }
+
+    /// Returns the place of a volume, or of the statement that implies it.
+    pub fn volume_location(&self, volume: &Volume) -> Location {
+        self.sources.location(volume.span)
     }
 
     /// Finds a resource by its name, or says which there are.

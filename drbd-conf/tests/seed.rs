@@ -19,10 +19,14 @@ fn it_parses_with_warnings() {
         [
             "become-primary-on",
             "become-primary-on",
+            "boot-promotion",
+            "boot-promotion",
             "device-differs",
             "no-fencing",
             "no-fencing",
             "syncer",
+            "wfc-order",
+            "wfc-order",
         ]
     );
     let syncer = config

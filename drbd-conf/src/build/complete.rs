@@ -57,6 +57,7 @@ impl Builder {
             sections
                 .become_primary_on
                 .clone_from(&common.become_primary_on);
+            sections.become_primary_at = common.become_primary_at;
         }
         sections.stacked_timeouts |= common.stacked_timeouts;
 

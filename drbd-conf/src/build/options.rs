@@ -102,6 +102,7 @@ impl Builder {
             let result = match (section, st.keyword()) {
                 (Section::Startup, "become-primary-on") => {
                     sections.become_primary_on = Vec::new();
+                    sections.become_primary_at = Some(st.span());
                     let mut w = Words::of(st);
                     loop {
                         match w.expect("a host name") {

@@ -1,0 +1,166 @@
+//! `doctor`: what is wrong with a two-node set-up, read from its files before anything runs.
+
+mod checks;
+mod commands;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ha_failover::placement::Placement;
+use serde::Serialize;
+use tools::exit;
+
+/// Finds what will go wrong in a set-up of DRBD, Btrfs and LXC on two nodes, from its files alone.
+///
+/// A tree is a directory that holds the files of one node as they lie under its root:
+/// etc/drbd.conf, etc/network/interfaces, etc/lxc/, etc/fstab, etc/modprobe.d/, and the containers'
+/// configurations. Nothing is changed and nothing is run.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// The files of a node: NAME=DIRECTORY; once for each node.
+    #[arg(long = "tree", value_name = "NAME=DIR", required = true, value_parser = tree_argument)]
+    trees: Vec<(String, PathBuf)>,
+    /// What belongs together, and who owns it.
+    #[arg(long, value_name = "FILE")]
+    placement: Option<PathBuf>,
+    /// The commands of the set-up, one a line as "NODE: COMMAND" ("all" for every node), in order.
+    #[arg(long, value_name = "FILE")]
+    commands: Option<PathBuf>,
+    /// Prints one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+fn tree_argument(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(dir)))
+        }
+        _ => Err("expected NAME=DIRECTORY".into()),
+    }
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Severity {
+    /// It will fail, or lose data.
+    Error,
+    /// It works and should not be so.
+    Warning,
+}
+
+/// A place in one of the files.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Place {
+    file: String,
+    line: usize,
+    column: usize,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    code: String,
+    severity: Severity,
+    /// The node whose files show it, if it is one node's.
+    node: Option<String>,
+    message: String,
+    evidence: Vec<Place>,
+    remedy: String,
+}
+
+impl Finding {
+    fn print(&self) {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let node = self
+            .node
+            .as_ref()
+            .map(|n| format!("{n}: "))
+            .unwrap_or_default();
+        println!("{severity}: {node}{} [{}]", self.message, self.code);
+        for p in &self.evidence {
+            println!("  {}:{}:{}: {}", p.file, p.line, p.column, p.text.trim());
+        }
+        println!("  = {}", self.remedy);
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    nodes: Vec<&'a str>,
+    errors: usize,
+    warnings: usize,
+    findings: &'a [Finding],
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(findings) => {
+            let errors = findings
+                .iter()
+                .filter(|f| f.severity == Severity::Error)
+                .count();
+            let report = Report {
+                nodes: cli.trees.iter().map(|(name, _)| name.as_str()).collect(),
+                errors,
+                warnings: findings.len() - errors,
+                findings: &findings,
+            };
+            if cli.json {
+                match serde_json::to_string_pretty(&report) {
+                    Ok(text) => println!("{text}"),
+                    Err(e) => {
+                        eprintln!("doctor: {e}");
+                        return exit::ERROR.into();
+                    }
+                }
+            } else {
+                findings.iter().for_each(Finding::print);
+                println!("{errors} errors, {} warnings", report.warnings);
+            }
+            if errors == 0 {
+                exit::DONE
+            } else {
+                exit::REFUSED
+            }
+            .into()
+        }
+        Err(text) => {
+            eprintln!("doctor: {text}");
+            exit::ERROR.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
+    let mut trees = BTreeMap::new();
+    for (name, dir) in &cli.trees {
+        if trees
+            .insert(name.clone(), tree::Tree::read(name, dir)?)
+            .is_some()
+        {
+            return Err(format!("two trees of {name}"));
+        }
+    }
+    let placement = match &cli.placement {
+        Some(path) => Some(Placement::load(path).map_err(|e| e.to_string())?),
+        None => None,
+    };
+    let commands = match &cli.commands {
+        Some(path) => commands::read(path, trees.keys().map(String::as_str))?,
+        None => Vec::new(),
+    };
+    let mut findings = checks::all(&trees, placement.as_ref(), &commands);
+    findings.sort_by(|a, b| (a.severity, &a.evidence).cmp(&(b.severity, &b.evidence)));
+    findings.dedup();
+    Ok(findings)
+}

@@ -1,0 +1,369 @@
+//! `doctor`: every defect of the seed, each one alone in another set-up, and the clean twin.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const CONF: &str = "global { usage-count no; }
+common {
+  net { protocol C; cram-hmac-alg sha256; shared-secret \"abc\"; }
+  disk { resync-rate 100M; fencing resource-and-stonith; }
+  handlers { fence-peer /usr/sbin/drbd-helper; }
+  startup { degr-wfc-timeout 60; wfc-timeout 120; }
+}
+resource data {
+  device /dev/drbd3; disk /dev/vg/data; meta-disk internal;
+  on alpha { address 192.168.9.1:7788; }
+  on beta { address 192.168.9.2:7788; }
+}
+resource logs {
+  device /dev/drbd4; disk /dev/vg/logs; meta-disk internal;
+  on alpha { address 192.168.9.1:7789; }
+  on beta { address 192.168.9.2:7789; }
+}
+";
+
+const INTERFACES: &str =
+    "auto lo\niface lo inet loopback\n\nauto br7\niface br7 inet manual\n\tbridge_ports eth0\n";
+
+const LXC: &str = "lxc.net.0.type = veth\nlxc.net.0.link = br7\nlxc.net.0.flags = up\n";
+
+const COMMANDS: &str = "# the set-up
+all: drbdadm up all
+alpha: drbdadm primary data
+alpha: mkfs.btrfs /dev/drbd3
+alpha: mount /dev/drbd3 /srv/data
+beta: drbdadm primary logs
+beta: sudo mkfs.btrfs /dev/drbd4
+beta: mount /dev/drbd4 /srv/logs
+alpha: lxc-create -P /srv/data/containers -n db -t none
+alpha: lxc-start -P/srv/data/containers -n db
+";
+
+const PLACEMENT: &str = "version = 1
+[[resource]]
+name = \"data\"
+mount = \"/srv/data\"
+lxcpath = \"/srv/data/containers\"
+owner = \"alpha\"
+[resource.nodes]
+alpha = { address = \"192.168.9.1\" }
+beta = { address = \"192.168.9.2\" }
+[resource.fence]
+method = \"operator\"
+[[resource]]
+name = \"logs\"
+mount = \"/srv/logs\"
+lxcpath = \"/srv/logs/containers\"
+owner = \"beta\"
+[resource.nodes]
+alpha = { address = \"192.168.9.1\" }
+beta = { address = \"192.168.9.2\" }
+[resource.fence]
+method = \"operator\"
+";
+
+/// The files of two nodes, by path; and what goes with them.
+struct Setup {
+    nodes: [&'static str; 2],
+    files: BTreeMap<String, String>,
+    commands: String,
+    placement: Option<String>,
+}
+
+impl Setup {
+    fn clean() -> Setup {
+        let mut files = BTreeMap::new();
+        for node in ["alpha", "beta"] {
+            for (path, text) in [
+                ("etc/drbd.conf", CONF),
+                ("etc/network/interfaces", INTERFACES),
+                ("etc/lxc/default.conf", LXC),
+                ("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n"),
+            ] {
+                files.insert(format!("{node}/{path}"), text.to_owned());
+            }
+        }
+        Setup {
+            nodes: ["alpha", "beta"],
+            files,
+            commands: COMMANDS.into(),
+            placement: Some(PLACEMENT.into()),
+        }
+    }
+
+    fn run(&self) -> (i32, Vec<Value>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in &self.files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doctor"));
+        command.arg("--json");
+        for node in self.nodes {
+            command.arg("--tree");
+            command.arg(format!("{node}={}", dir.path().join(node).display()));
+        }
+        let commands = dir.path().join("commands");
+        fs::write(&commands, &self.commands).unwrap();
+        command.arg("--commands").arg(&commands);
+        if let Some(text) = &self.placement {
+            let path = dir.path().join("placement.toml");
+            fs::write(&path, text).unwrap();
+            command.arg("--placement").arg(path);
+        }
+        let out = command.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        let report: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&out.stderr)));
+        let findings = report["findings"].as_array().unwrap().clone();
+        let errors = findings.iter().filter(|f| f["severity"] == "error").count();
+        assert_eq!(report["errors"], errors);
+        (out.status.code().unwrap(), findings, dir)
+    }
+
+    /// The set-up with some text replaced in a file of each node (or of one).
+    fn with(mut self, path: &str, from: &str, to: &str) -> Setup {
+        let mut changed = false;
+        for (name, text) in &mut self.files {
+            if name.ends_with(path) {
+                changed |= text.contains(from);
+                *text = text.replacen(from, to, 1);
+            }
+        }
+        assert!(changed, "{path} has no {from}");
+        self
+    }
+
+    fn file(mut self, path: &str, text: &str) -> Setup {
+        self.files.insert(path.into(), text.into());
+        self
+    }
+
+    fn commanded(mut self, from: &str, to: &str) -> Setup {
+        assert!(self.commands.contains(from));
+        self.commands = self.commands.replacen(from, to, 1);
+        self
+    }
+}
+
+fn codes(findings: &[Value]) -> Vec<String> {
+    let mut codes: Vec<String> = findings
+        .iter()
+        .map(|f| f["code"].as_str().unwrap().to_owned())
+        .collect();
+    codes.sort();
+    codes.dedup();
+    codes
+}
+
+/// Every finding says where, and the place is that text of that file.
+fn placed(findings: &[Value], dir: &Path) {
+    for f in findings {
+        assert!(!f["remedy"].as_str().unwrap().is_empty(), "{f}");
+        for p in f["evidence"].as_array().unwrap() {
+            let file = dir.join(p["file"].as_str().unwrap());
+            let text = fs::read_to_string(&file).unwrap();
+            let line = text.lines().nth(p["line"].as_u64().unwrap() as usize - 1);
+            let column = p["column"].as_u64().unwrap() as usize;
+            let line = line.unwrap_or_else(|| panic!("{f}"));
+            assert!(column <= line.chars().count() + 1, "{f}");
+            if !p["text"].as_str().unwrap().contains('*') {
+                assert_eq!(p["text"], line, "{f}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_clean_twin_has_nothing() {
+    let (status, findings, _dir) = Setup::clean().run();
+    assert!(findings.is_empty(), "{findings:#?}");
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn each_defect_is_found_where_it_is() {
+    let promoted = "startup { degr-wfc-timeout 60; wfc-timeout 120; become-primary-on alpha;";
+    let startup = "startup { degr-wfc-timeout 60; wfc-timeout 120;";
+    let conf = "etc/drbd.conf";
+    let clean = Setup::clean;
+    let cases: Vec<(&str, Setup, &str, u64)> = vec![
+        ("startup-owner", clean().with(conf, startup, promoted), "drbd.conf", 6),
+        ("boot-promotion", clean().with(conf, startup, promoted), "drbd.conf", 6),
+        (
+            "device-differs",
+            clean()
+                .with(conf, "device /dev/drbd4; disk", "disk")
+                .with(conf, "on alpha { address 192.168.9.1:7789;", "on alpha { device /dev/drbd4; address 192.168.9.1:7789;")
+                .with(conf, "on beta { address 192.168.9.2:7789;", "on beta { device /dev/drbd5; address 192.168.9.2:7789;"),
+            "drbd.conf",
+            16,
+        ),
+        ("missing-device", clean().commanded("mkfs.btrfs /dev/drbd4", "mkfs.btrfs /dev/drbd9"), "commands", 7),
+        ("not-promoted", clean().commanded("mount /dev/drbd4 /srv/logs", "mount /dev/drbd3 /srv/logs"), "commands", 8),
+        ("missing-bridge", clean().with("beta/etc/network/interfaces", "iface br7", "iface eth0"), "default.conf", 2),
+        ("bad-lxc-key", clean().with("default.conf", "lxc.net.0.type", "lxc.betwork.type"), "default.conf", 1),
+        ("bad-lxc-key", clean().with("default.conf", "lxc.net.0.flags", "lxc.network.flags"), "default.conf", 3),
+        (
+            "config-copied",
+            clean().commanded("alpha: lxc-start", "alpha: scp /srv/data/containers/db/config beta:/srv/logs/containers/db/\nalpha: lxc-start"),
+            "commands",
+            10,
+        ),
+        (
+            "config-copied",
+            clean()
+                .file("alpha/srv/data/containers/db/config", LXC)
+                .file("beta/srv/logs/containers/db/config", LXC),
+            "config",
+            1,
+        ),
+        ("no-fencing", clean().with(conf, "fencing resource-and-stonith;", ""), "drbd.conf", 8),
+        ("not-mounted", clean().commanded("beta: mount /dev/drbd4 /srv/logs\n", "beta: du -h /srv/logs\n"), "commands", 7),
+        ("fstab-automount", clean().with("alpha/etc/fstab", "/dev/sda1 /", "/dev/drbd3 /srv/data"), "fstab", 1),
+        ("autostart", clean().with("default.conf", "lxc.net.0.flags = up", "lxc.start.auto = 1"), "default.conf", 3),
+        ("syncer", clean().with(conf, "handlers {", "syncer { rate 10M; } handlers {"), "drbd.conf", 5),
+        ("implicit-lxcpath", clean().commanded("lxc-start -P/srv/data/containers", "lxc-start"), "commands", 10),
+        ("weak-protocol", clean().with(conf, "protocol C;", "protocol A;"), "drbd.conf", 3),
+        ("split-brain-automatic", clean().with(conf, "protocol C;", "after-sb-1pri discard-secondary;"), "drbd.conf", 3),
+        ("two-primaries", clean().with(conf, "protocol C;", "allow-two-primaries yes;").with(conf, "resource-and-stonith", "resource-only"), "drbd.conf", 3),
+        ("no-peer-authentication", clean().with(conf, "cram-hmac-alg sha256; ", ""), "drbd.conf", 3),
+        ("wfc-order", clean().with(conf, "wfc-timeout 120", "wfc-timeout 30"), "drbd.conf", 6),
+        ("unsafe-disk", clean().with(conf, "resync-rate 100M;", "disk-flushes no;"), "drbd.conf", 4),
+        ("unknown-node", clean().with("beta/etc/drbd.conf", "on beta", "on gamma"), "drbd.conf", 8),
+        ("drbd-conf-differs", clean().with("beta/etc/drbd.conf", "192.168.9.2:7788", "192.168.9.2:7799"), "", 0),
+        ("handlers-off", clean().file("beta/etc/modprobe.d/drbd.conf", "options drbd usermode_helper=/bin/true\n"), "modprobe.d/drbd.conf", 1),
+        ("address-used-twice", clean().with(conf, "192.168.9.1:7789", "192.168.9.1:7788"), "drbd.conf", 15),
+        ("no-drbd-conf", { let mut s = clean(); s.files.remove("beta/etc/drbd.conf"); s }, "", 0),
+    ];
+    for (code, setup, file, line) in cases {
+        let (status, findings, dir) = setup.run();
+        placed(&findings, dir.path());
+        let hit = findings.iter().find(|f| f["code"] == code);
+        let hit = hit.unwrap_or_else(|| panic!("{code} not found: {:?}", codes(&findings)));
+        if !file.is_empty() {
+            let there = hit["evidence"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|p| p["file"].as_str().unwrap().ends_with(file) && p["line"] == line);
+            assert!(there, "{code}: expected {file}:{line}: {hit:#}");
+        }
+        let errors = findings.iter().any(|f| f["severity"] == "error");
+        assert_eq!(status, if errors { 3 } else { 0 }, "{code}");
+    }
+}
+
+/// The files of the post, as they are.
+fn seed() -> Setup {
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../story/seed");
+    let read = |p: &str| fs::read_to_string(seed.join(p)).unwrap();
+    let lxc = "lxc.betwork.type = veth\nlxc.network.link = br0\nlxc.network.flags = up\n\
+               lxc.network.hwaddr = 00:16:3e:xx:xx:xx\n";
+    let mut files = BTreeMap::new();
+    for node in ["node1", "node2"] {
+        files.insert(format!("{node}/etc/drbd.conf"), read("drbd.conf"));
+        let common = "drbd.d/global_common.conf";
+        files.insert(format!("{node}/etc/{common}"), read(common));
+        files.insert(format!("{node}/etc/lxc/default.conf"), lxc.into());
+    }
+    files.insert(
+        "node1/etc/network/interfaces".into(),
+        "auto br0\niface br0 inet static\n\taddress 10.1.0.5\n\tbridge_ports eth0\n".into(),
+    );
+    files.insert(
+        "node2/etc/network/interfaces".into(),
+        "auto eth0\niface eth0 inet static\n\taddress 10.1.0.6\n".into(),
+    );
+    Setup {
+        nodes: ["node1", "node2"],
+        files,
+        commands: "node1: sudo drbdadm -- --overwrite-data-of-peer primary all
+node1: drbdadm secondary r1
+node2: drbdadm primary r1
+node1: sudo mkfs.btrfs /dev/drbd0
+node2: sudo mkfs.btrfs /dev/drbd1
+node1: du -h /srv/store1
+node1: lxc-create -t ubuntu -n mysql -B btrfs
+node1: scp /srv/store1/containers/mysql/config node2:/srv/store2/containers/mysql/
+node2: drbdadm primary r1
+node2: mount /dev/drbd0 /srv/store1
+node2: lxc-start -n mysql -d
+"
+        .into(),
+        placement: None,
+    }
+}
+
+#[test]
+fn every_defect_of_the_seed_is_found() {
+    let (status, findings, dir) = seed().run();
+    placed(&findings, dir.path());
+    let found = codes(&findings);
+    for code in [
+        "startup-owner",
+        "device-differs",
+        "missing-device",
+        "not-promoted",
+        "missing-bridge",
+        "bad-lxc-key",
+        "config-copied",
+        "no-fencing",
+        "boot-promotion",
+        "become-primary-on",
+        "not-mounted",
+        "syncer",
+        "implicit-lxcpath",
+    ] {
+        assert!(found.iter().any(|c| c == code), "{code} not in {found:?}");
+    }
+    assert_eq!(status, 3);
+    let r1 = findings
+        .iter()
+        .find(|f| f["code"] == "startup-owner")
+        .unwrap();
+    assert!(
+        r1["message"]
+            .as_str()
+            .unwrap()
+            .contains("r1 belongs on node2"),
+        "{r1}"
+    );
+    let secret = serde_json::to_string(&findings).unwrap();
+    assert!(
+        !secret.contains("secret_random") && !secret.contains("secret_code"),
+        "{secret}"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let run = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_doctor"))
+            .args(args)
+            .output()
+            .unwrap();
+        (
+            out.status.code(),
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        )
+    };
+    let (status, text) = run(&["--tree", "a=/nowhere/at/all"]);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("/nowhere/at/all"), "{text}");
+    assert_eq!(run(&["--tree", "a"]).0, Some(2));
+    assert_eq!(run(&[]).0, Some(2));
+    let dir = tempfile::tempdir().unwrap();
+    let commands: PathBuf = dir.path().join("commands");
+    fs::write(&commands, "zeta: ls\n").unwrap();
+    let tree = format!("a={}", dir.path().display());
+    let (status, text) = run(&["--tree", &tree, "--commands", commands.to_str().unwrap()]);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("commands:1: no tree of zeta"), "{text}");
+}
