@@ -1,5 +1,5 @@
 //! This host, without policy: mounts, who holds them, links and bridges, ARP,
-//! kernel modules.
+//! kernel modules, partitions.
 //!
 //! ```no_run
 //! use node_ops::mounts::{self, MountOptions};
@@ -33,8 +33,8 @@
 //! # What it does not do
 //!
 //! It decides nothing: which mount to give up first, whom to stop and how long
-//! to wait is up to the caller. Partitions, the watchdog, the clock and running
-//! ssh are not here yet.
+//! to wait is up to the caller. The watchdog, the clock and running ssh are not
+//! here yet.
 
 pub mod arp;
 mod error;
@@ -44,6 +44,7 @@ pub mod links;
 pub mod modules;
 pub mod mounts;
 pub mod netns;
+pub mod partitions;
 pub mod process;
 mod sys;
 #[cfg(feature = "serde")]

@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::{request_code_read, sys::ioctl::ioctl_num_type};
+use nix::{request_code_none, request_code_read, sys::ioctl::ioctl_num_type};
 
 /// Makes a descriptor of what a call returned.
 fn descriptor(result: libc::c_long) -> Result<OwnedFd, Errno> {
@@ -165,6 +165,16 @@ pub(crate) fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
     // SAFETY: no pointers. The kernel sets close-on-exec by itself.
     descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+// ---- block devices, linux/fs.h ---------------------------------------------
+
+const BLKRRPART: ioctl_num_type = request_code_none!(0x12, 95);
+
+/// Has the kernel read a disk's partition table again.
+pub(crate) fn reread_partitions(disk: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: this request takes no argument.
+    Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART, 0) }).map(drop)
 }
 
 // ---- sockets --------------------------------------------------------------
