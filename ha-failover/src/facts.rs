@@ -33,12 +33,20 @@ pub struct Facts {
     pub drbd: Option<Drbd>,
     /// The backing devices that are not attached, by volume.
     pub disks: BTreeMap<u16, BackingDisk>,
+    /// The whole disks under the volumes that drbd.conf puts on a partition, by volume.
+    pub whole_disks: BTreeMap<u16, WholeDisk>,
     /// Mount point and mount.
     pub mount: MountFacts,
+    /// The snapshots in the store by container; only readable while it is mounted.
+    pub snapshots: BTreeMap<String, Vec<SnapshotFacts>>,
+    /// Containers in the lxcpath, of the placement or not; only readable while the store is mounted.
+    pub lxcpath: Vec<String>,
     /// The containers of the placement, by name.
     pub containers: BTreeMap<String, ContainerFacts>,
     /// Whether the bridges that are needed are there, by name.
     pub bridges: BTreeMap<String, bool>,
+    /// When DRBD told its handler of a split brain that has not been settled.
+    pub split_brain: Option<String>,
     /// Needed programs that are not there.
     pub missing_programs: Vec<String>,
     /// This node's own record.
@@ -172,6 +180,17 @@ impl Drbd {
     #[must_use]
     pub fn in_sync(&self) -> bool {
         self.connected() && self.all_disks(Disk::UpToDate) && self.all_peer_disks(Disk::UpToDate)
+    }
+
+    /// Whether the peer is connected and both know whose data is newer.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.connected()
+            && self.volumes.values().all(|v| {
+                v.replication != Replication::Busy
+                    && !matches!(v.disk, Disk::Negotiating | Disk::Attaching)
+                    && !matches!(v.peer_disk, Disk::Unknown | Disk::Negotiating)
+            })
     }
 
     /// Whether a disk is attached.
@@ -331,6 +350,40 @@ pub enum BackingDisk {
         /// Why.
         why: String,
     },
+}
+
+/// A disk of which drbd.conf uses a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct WholeDisk {
+    /// The disk.
+    pub disk: PathBuf,
+    /// The partition that drbd.conf names.
+    pub partition: PathBuf,
+    /// Its number.
+    pub number: u32,
+    /// Whether that partition is there.
+    pub exists: bool,
+    /// What the disk holds, tables and partitions included.
+    pub holds: Vec<String>,
+    /// Why it cannot be partitioned.
+    pub problem: Option<String>,
+}
+
+/// A snapshot of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SnapshotFacts {
+    /// Its name.
+    pub name: String,
+    /// When it was taken, by the clock of the node that served; `None` when taking it was cut short.
+    pub taken: Option<String>,
+    /// The epoch in which it was taken.
+    pub epoch: u64,
+    /// The node that served then.
+    pub node: String,
 }
 
 /// The mount point, and what is mounted.

@@ -173,6 +173,10 @@ codes! {
     NotConnected = "not-connected",
     /// The connection is StandAlone: the nodes may have diverged.
     SplitBrainSuspected = "split-brain-suspected",
+    /// DRBD has found that both nodes have written on their own.
+    SplitBrain = "split-brain",
+    /// It is not said where what is given up should be kept.
+    NothingKept = "nothing-kept",
     /// The peer is connected, so nothing may be taken from it without its consent.
     PeerConnected = "peer-connected",
     /// The peer is Primary.
@@ -221,6 +225,18 @@ codes! {
     ContainerAutostart = "container-autostart",
     /// A container is in a state that neither runs nor is stopped.
     ContainerState = "container-state",
+    /// The container is there already.
+    ContainerExists = "container-exists",
+    /// Two containers would have the same address.
+    ContainerAddress = "container-address",
+    /// No snapshot of this name.
+    SnapshotMissing = "snapshot-missing",
+    /// There is a snapshot of this name.
+    SnapshotExists = "snapshot-exists",
+    /// A name that cannot be given.
+    BadName = "bad-name",
+    /// Nobody serves the resource, so nothing can be handed over.
+    NobodyServes = "nobody-serves",
     /// A bridge is not there.
     BridgeMissing = "bridge-missing",
     /// The recorded owner is the peer.

@@ -9,6 +9,8 @@ mod conf;
 mod containers;
 mod drbd;
 mod gather;
+mod rescue;
+mod snapshots;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,11 +33,15 @@ use crate::plan::Action;
 use crate::world::{Done, Failure, FailureKind, World};
 
 pub use containers::NewContainer;
+pub use snapshots::{SpaceReport, SpaceRow};
 
 const TIMINGS: &str = "timings.json";
 
 /// Where a takeover leaves word for the kernel's fence-peer handler; gone with the next boot.
 pub const FENCED_DIR: &str = "/run/ha-failover/fenced";
+
+/// Where the kernel's split-brain handler leaves word; gone with the next boot, and once they are together again.
+pub const SPLIT_BRAIN_DIR: &str = "/run/ha-failover/split-brain";
 
 /// One resource on this node.
 #[derive(Debug)]
@@ -184,6 +190,12 @@ impl Node {
         let Some(drbd) = &facts.drbd else {
             return Ok(());
         };
+        if drbd.connected() {
+            for word in self.split_brain_words() {
+                // Only there if there was one.
+                let _ = std::fs::remove_file(word);
+            }
+        }
         let mut ledger = self.state.ledger()?;
         let before = ledger.clone();
         let peer = self.resource.peer_of(&self.name)?;
@@ -208,6 +220,16 @@ impl Node {
             self.state.write_ledger(&ledger)?;
         }
         Ok(())
+    }
+
+    /// What the handler may have been called with: 8.4 names the minor, 9 the resource.
+    fn split_brain_words(&self) -> Vec<PathBuf> {
+        let dir = Path::new(SPLIT_BRAIN_DIR);
+        let minors = self.conf.facts.volumes.values();
+        minors
+            .map(|v| dir.join(format!("minor-{}", v.minor)))
+            .chain([dir.join(&self.resource.name)])
+            .collect()
     }
 
     /// This node's ledger.

@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration;
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use parse::is_plain_name;
 use parse::{RawPlacement, check, located};
 
 /// Where the placement file is, unless said otherwise.
@@ -105,7 +106,7 @@ pub struct Resource {
     pub fence: Fence,
     /// How long things may take.
     pub deadlines: Deadlines,
-    /// The containers, in start order.
+    /// The containers, in start order: `after` first, then `priority`, then the order of the file.
     pub containers: Vec<ContainerSpec>,
 }
 
@@ -142,9 +143,12 @@ pub enum Fence {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Deadlines {
-    /// To find the peer after `up`.
+    /// To find the peer after `up`, and to settle with it who has the newer data.
     #[serde(with = "duration")]
     pub connect: Duration,
+    /// The same at boot, where the peer may take its time to boot too.
+    #[serde(with = "duration")]
+    pub boot: Duration,
     /// One DRBD request.
     #[serde(with = "duration")]
     pub drbd: Duration,
@@ -176,6 +180,7 @@ impl Default for Deadlines {
         let s = Duration::from_secs;
         Deadlines {
             connect: s(20),
+            boot: s(120),
             drbd: s(20),
             mount: s(60),
             unmount: s(30),
@@ -204,6 +209,17 @@ pub struct ContainerSpec {
     pub addresses: Vec<Address>,
     /// What tells that it serves.
     pub ready: Option<Ready>,
+    /// Containers of the same resource that must serve before it is started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Among those that may be started, the highest is first. Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub priority: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 impl ContainerSpec {

@@ -23,8 +23,15 @@ pub enum Request {
     Prepare,
     /// Configure as Secondary: apply the activity log if needed, attach, connect. Never promotes.
     Up,
+    /// As [`Request::Up`], with the time that a peer needs which boots too.
+    Boot,
     /// Take the resource out of the kernel.
     Down,
+    /// Before day 0: one partition on each disk, for the volumes that drbd.conf puts on a partition.
+    Partition {
+        /// What is on the disks may be destroyed: who says so, and why.
+        erase: Option<Attestation>,
+    },
     /// Day 0, once: this node's empty disk becomes the data, with a file system on it.
     Initialize {
         /// Wait until the peer has it all.
@@ -46,6 +53,38 @@ pub enum Request {
     },
     /// Serve without the peer's consent, because it is proved to be off.
     Takeover(Takeover),
+    /// After a split brain: this node's part of bringing the two together again.
+    ResolveSplitBrain {
+        /// The node whose changes since the split are given up.
+        victim: String,
+        /// On the victim: a directory of this node, outside the store, for what it would lose.
+        keep: Option<PathBuf>,
+        /// Who says that this node's changes may go, and why.
+        accept: Attestation,
+    },
+    /// Keep a container as it is now.
+    Snapshot {
+        /// The container.
+        container: String,
+        /// The snapshot's name.
+        name: String,
+    },
+    /// Make a new container of a snapshot.
+    RestoreSnapshot {
+        /// The container that was kept.
+        container: String,
+        /// The snapshot's name.
+        name: String,
+        /// The new container's name.
+        into: String,
+    },
+    /// Delete a snapshot.
+    DeleteSnapshot {
+        /// The container that was kept.
+        container: String,
+        /// The snapshot's name.
+        name: String,
+    },
 }
 
 /// What an operator brings to a takeover beside the placement's fence method.
@@ -67,7 +106,16 @@ impl Request {
     /// Whether it changes who serves, so that a run that was cut short has to be carried on.
     #[must_use]
     pub fn serves(&self) -> bool {
-        !matches!(self, Request::Prepare | Request::Up | Request::Down)
+        matches!(
+            self,
+            Request::Initialize { .. }
+                | Request::Start
+                | Request::Stop
+                | Request::Release { .. }
+                | Request::Handover { .. }
+                | Request::Takeover(_)
+                | Request::ResolveSplitBrain { .. }
+        )
     }
 
     /// Its name on the command line.
@@ -76,6 +124,12 @@ impl Request {
         match self {
             Request::Prepare => "prepare",
             Request::Up => "up",
+            Request::Boot => "boot",
+            Request::Partition { .. } => "partition",
+            Request::ResolveSplitBrain { .. } => "resolve-split-brain",
+            Request::Snapshot { .. } => "snapshot",
+            Request::RestoreSnapshot { .. } => "restore-snapshot",
+            Request::DeleteSnapshot { .. } => "delete-snapshot",
             Request::Down => "down",
             Request::Initialize { .. } => "initialize",
             Request::Start => "start",
@@ -101,6 +155,15 @@ pub enum Action {
     LoadModule {
         /// The program the kernel will call.
         helper: PathBuf,
+    },
+    /// Destroy what a disk holds and make one partition on it.
+    Partition {
+        /// The volume.
+        volume: u16,
+        /// The whole disk.
+        disk: PathBuf,
+        /// The partition that drbd.conf names.
+        partition: PathBuf,
     },
     /// Write DRBD metadata on a blank backing device.
     CreateMetadata {
@@ -201,6 +264,41 @@ pub enum Action {
         /// Its name.
         name: String,
     },
+    /// Become Primary while disconnected, only to read what will be given up.
+    PromoteToRescue {
+        /// Who gives it up, and why.
+        accepted: Attestation,
+    },
+    /// Write the store's subvolumes into files of a directory, as Btrfs streams.
+    KeepAside {
+        /// The directory.
+        into: PathBuf,
+    },
+    /// Connect as the one whose changes are given up.
+    ConnectDiscarding,
+    /// Keep a container as it is now, read-only, in the store.
+    Snapshot {
+        /// The container.
+        container: String,
+        /// The snapshot's name.
+        name: String,
+    },
+    /// Make a new container of a snapshot.
+    RestoreSnapshot {
+        /// The container that was kept.
+        container: String,
+        /// The snapshot's name.
+        name: String,
+        /// The new container's name.
+        into: String,
+    },
+    /// Delete a snapshot.
+    DeleteSnapshot {
+        /// The container that was kept.
+        container: String,
+        /// The snapshot's name.
+        name: String,
+    },
     /// Record that this node does not serve any more.
     RecordReleased,
     /// Record that the peer serves in the next epoch.
@@ -216,7 +314,14 @@ impl Action {
         match self {
             Action::EnsureDirectory { .. } => "ensure-directory",
             Action::LoadModule { .. } => "load-module",
+            Action::Partition { .. } => "partition",
             Action::CreateMetadata { .. } => "create-metadata",
+            Action::PromoteToRescue { .. } => "promote-to-rescue",
+            Action::KeepAside { .. } => "keep-aside",
+            Action::ConnectDiscarding => "connect-discarding",
+            Action::Snapshot { .. } => "snapshot",
+            Action::RestoreSnapshot { .. } => "restore-snapshot",
+            Action::DeleteSnapshot { .. } => "delete-snapshot",
             Action::ApplyActivityLog { .. } => "apply-activity-log",
             Action::Attach => "attach",
             Action::Connect => "connect",
@@ -271,6 +376,35 @@ impl fmt::Display for Action {
                     "load module drbd with usermode_helper={}",
                     helper.display()
                 )
+            }
+            Action::Partition {
+                disk, partition, ..
+            } => write!(
+                f,
+                "make {} the one partition of {}, whatever that holds",
+                partition.display(),
+                disk.display()
+            ),
+            Action::PromoteToRescue { accepted } => write!(
+                f,
+                "become Primary while disconnected, to read what is given up; accepted by {accepted}"
+            ),
+            Action::KeepAside { into } => {
+                write!(f, "keep what this node has written in {}", into.display())
+            }
+            Action::ConnectDiscarding => {
+                f.write_str("connect, GIVING UP what this node has written since the split")
+            }
+            Action::Snapshot { container, name } => {
+                write!(f, "keep container {container} as snapshot {name}")
+            }
+            Action::RestoreSnapshot {
+                container,
+                name,
+                into,
+            } => write!(f, "make container {into} of snapshot {name} of {container}"),
+            Action::DeleteSnapshot { container, name } => {
+                write!(f, "delete snapshot {name} of container {container}")
             }
             Action::CreateMetadata { volume, disk } => {
                 write!(

@@ -9,6 +9,8 @@ mod checks;
 mod configure;
 mod leave;
 mod serve;
+mod snapshots;
+mod split;
 mod takeover;
 
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ use crate::facts::{Drbd, Facts, Link, Role};
 use crate::finding::{Code, Finding, Refusal};
 use crate::placement::Resource;
 use crate::plan::{Action, EvidenceNeed, Plan, Request, Step, Undo, settle};
+
+pub(crate) use split::rescue_mount;
 
 /// DRBD's current generation of metadata that was never used (`UUID_JUST_CREATED`).
 pub(crate) const UUID_JUST_CREATED: u64 = 4;
@@ -43,8 +47,24 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
     };
     if planner.everywhere() {
         match request {
-            Request::Prepare => planner.prepare(),
-            Request::Up => planner.up(),
+            Request::Prepare => planner.configure(true, resource.deadlines.connect),
+            Request::Up => planner.configure(false, resource.deadlines.connect),
+            Request::Boot => planner.configure(false, resource.deadlines.boot),
+            Request::Partition { erase } => planner.partition(erase.is_some()),
+            Request::ResolveSplitBrain {
+                victim,
+                keep,
+                accept,
+            } => planner.resolve_split_brain(victim, keep.as_deref(), accept),
+            Request::Snapshot { container, name } => planner.snapshot(container, name),
+            Request::RestoreSnapshot {
+                container,
+                name,
+                into,
+            } => planner.restore_snapshot(container, name, into),
+            Request::DeleteSnapshot { container, name } => {
+                planner.delete_snapshot(container, name);
+            }
             Request::Down => planner.down(),
             Request::Initialize { wait_sync } => planner.initialize(*wait_sync),
             Request::Start => planner.start(),
@@ -92,7 +112,14 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
 /// The containers that an undo brings back: those that ran when the operation began.
 fn running(facts: &Facts) -> Vec<String> {
     match &facts.open {
-        Some(open) if matches!(open.request.as_str(), "release" | "stop") => open.running.clone(),
+        Some(open)
+            if matches!(
+                open.request.as_str(),
+                "release" | "stop" | "resolve-split-brain"
+            ) =>
+        {
+            open.running.clone()
+        }
         _ => facts
             .containers
             .iter()

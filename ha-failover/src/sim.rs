@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::evidence::{FenceEvidence, Fencer, Power};
 use crate::facts::{
     BackingDisk, Conf, ConfVolume, ContainerFacts, ContainerState, Disk, Drbd, Facts, Link,
-    MountFacts, Role, StoreMount, VolumeFacts,
+    MountFacts, Role, SnapshotFacts, StoreMount, VolumeFacts,
 };
 use crate::journal::{self, Record};
 use crate::ledger::{Current, Ledger, OwnerRecord, Tombstone};
@@ -31,6 +31,8 @@ pub struct Cluster {
     resource: Resource,
     nodes: BTreeMap<String, Node>,
     link: bool,
+    /// Both have written while they were apart.
+    diverged: bool,
     now: Duration,
     violations: Vec<String>,
     faults: Vec<Fault>,
@@ -44,6 +46,12 @@ struct Node {
     configured: bool,
     attached: bool,
     wants_link: bool,
+    /// Connects as the one whose changes are given up.
+    discards: bool,
+    /// DRBD has told of a split brain.
+    split_brain: bool,
+    /// The versions of the data that were kept aside.
+    kept: Vec<u64>,
     role: Role,
     disk: Disk,
     metadata: bool,
@@ -61,6 +69,9 @@ struct Data {
     version: u64,
     owner: Option<Rc<OwnerRecord>>,
     made: bool,
+    snapshots: BTreeSet<(String, String)>,
+    /// Containers beside those of the placement.
+    restored: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +96,7 @@ impl Cluster {
             version: 1,
             owner: Some(Rc::new(record)),
             made: true,
+            ..Data::default()
         };
         let nodes = resource
             .nodes
@@ -98,6 +110,9 @@ impl Cluster {
                     configured: true,
                     attached: true,
                     wants_link: true,
+                    discards: false,
+                    split_brain: false,
+                    kept: Vec::new(),
                     role: if serves {
                         Role::Primary
                     } else {
@@ -131,6 +146,7 @@ impl Cluster {
             resource: resource.clone(),
             nodes,
             link: true,
+            diverged: false,
             now: Duration::ZERO,
             violations: Vec::new(),
             faults: Vec::new(),
@@ -181,6 +197,7 @@ impl Cluster {
             .filter(|(_, n)| n.powered && n.mounted && n.role == Role::Primary)
             .map(|(name, _)| name.clone())
             .collect();
+        self.diverged |= serving.len() > 1;
         for name in serving {
             let next = self
                 .nodes
@@ -252,17 +269,30 @@ impl Cluster {
             .filter(|n| n.role == Role::Primary)
             .count();
         if primaries > 1 {
+            let diverged = self.diverged;
             for node in self.nodes.values_mut() {
                 node.wants_link = false;
+                node.split_brain |= diverged;
             }
             return;
         }
+        let diverged = self.diverged;
+        let victims = self.nodes.values().filter(|n| n.discards).count();
+        if diverged && victims != 1 {
+            for node in self.nodes.values_mut() {
+                node.wants_link = false;
+                node.split_brain = true;
+            }
+            return;
+        }
+        self.diverged = false;
         let best = self
             .nodes
             .iter()
             .filter(|(_, n)| n.attached)
             .max_by_key(|(_, n)| {
                 (
+                    !n.discards,
                     n.role == Role::Primary,
                     n.disk == Disk::UpToDate,
                     n.data.version,
@@ -277,6 +307,16 @@ impl Cluster {
                 node.disk = Disk::UpToDate;
             }
         }
+        for node in self.nodes.values_mut() {
+            node.discards = false;
+            node.split_brain = false;
+        }
+    }
+
+    /// The versions of the data that a node has kept aside.
+    #[must_use]
+    pub fn kept(&self, node: &str) -> &[u64] {
+        self.nodes.get(node).map_or(&[], |n| &n.kept)
     }
 
     /// Writes on a node, replicated while connected.
@@ -372,6 +412,7 @@ impl World for SimWorld {
             },
         );
         facts.module.loaded = node.loaded;
+        facts.split_brain = node.split_brain.then(|| "then".into());
         if node.configured {
             let mut drbd = Drbd::bare();
             drbd.role = node.role;
@@ -413,6 +454,20 @@ impl World for SimWorld {
             }),
             ..MountFacts::default()
         };
+        if node.mounted {
+            for (container, name) in &node.data.snapshots {
+                let mut snapshot = SnapshotFacts::default();
+                snapshot.name.clone_from(name);
+                snapshot.taken = Some("then".into());
+                facts
+                    .snapshots
+                    .entry(container.clone())
+                    .or_default()
+                    .push(snapshot);
+            }
+            let placed = cluster.resource.containers.iter().map(|c| &c.name);
+            facts.lxcpath = placed.chain(&node.data.restored).cloned().collect();
+        }
         facts.store = node.data.owner.as_deref().cloned().filter(|_| node.mounted);
         for spec in &cluster.resource.containers {
             let state = node.mounted.then(|| {
@@ -516,6 +571,27 @@ impl Cluster {
             node.ledger.tombstone = tombstone;
             return Ok(Done::now());
         }
+        if let Action::Snapshot { .. }
+        | Action::RestoreSnapshot { .. }
+        | Action::DeleteSnapshot { .. } = action
+        {
+            if !self.nodes[name].mounted {
+                return failed("not mounted");
+            }
+            self.store(name, |data| match action {
+                Action::Snapshot { container, name } => {
+                    data.snapshots.insert((container.clone(), name.clone()));
+                }
+                Action::DeleteSnapshot { container, name } => {
+                    data.snapshots.remove(&(container.clone(), name.clone()));
+                }
+                Action::RestoreSnapshot { into, .. } => {
+                    data.restored.insert(into.clone());
+                }
+                _ => {}
+            });
+            return Ok(Done::now());
+        }
         let node = self.nodes.get_mut(name).expect("a node of the placement");
         if !node.powered {
             return failed("no power");
@@ -527,6 +603,10 @@ impl Cluster {
             | Action::CheckContainers
             | Action::Settle
             | Action::AwaitSync => Ok(Done::now()),
+            Action::Partition { .. } => {
+                node.metadata = false;
+                Ok(Done::now())
+            }
             Action::LoadModule { .. } => {
                 node.loaded = true;
                 Ok(Done::now())
@@ -549,6 +629,28 @@ impl Cluster {
             }
             Action::Connect => {
                 node.wants_link = true;
+                Ok(Done::now())
+            }
+            Action::ConnectDiscarding => {
+                if node.role == Role::Primary {
+                    return failed("refused: Primary");
+                }
+                node.discards = true;
+                node.wants_link = true;
+                Ok(Done::now())
+            }
+            Action::PromoteToRescue { .. } => {
+                if connected {
+                    return failed("connected");
+                }
+                node.role = Role::Primary;
+                Ok(Done::now())
+            }
+            Action::KeepAside { .. } => {
+                if node.role != Role::Primary {
+                    return failed("not Primary");
+                }
+                node.kept.push(node.data.version);
                 Ok(Done::now())
             }
             Action::Disconnect => {
@@ -684,13 +786,16 @@ impl Cluster {
                 }
                 Ok(Done::now())
             }
-            Action::Claim { .. } => unreachable_claim(),
+            Action::Claim { .. }
+            | Action::Snapshot { .. }
+            | Action::RestoreSnapshot { .. }
+            | Action::DeleteSnapshot { .. } => unreachable_here(),
         }
     }
 }
 
-fn unreachable_claim() -> std::result::Result<Done, Failure> {
-    failed("claim is handled above")
+fn unreachable_here() -> std::result::Result<Done, Failure> {
+    failed("handled above")
 }
 
 /// The power switch of a simulated cluster.

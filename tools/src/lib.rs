@@ -25,6 +25,17 @@ pub mod exit {
 /// because the kernel takes a handler that cannot start for one that has no answer.
 pub const FENCED_DIR: &str = "/run/ha-failover/fenced";
 
+/// Where the split-brain handler leaves word, in a file named as DRBD names the object.
+///
+/// The same as `ha_failover::node::SPLIT_BRAIN_DIR`.
+pub const SPLIT_BRAIN_DIR: &str = "/run/ha-failover/split-brain";
+
+/// What `drbd-helper` runs beside answering, for each event.
+pub const HANDLERS: &str = "/etc/ha-failover/handlers.toml";
+
+/// Set for what `drbd-helper` runs: DRBD waits for its handler, so nothing in it may wait for DRBD.
+pub const INSIDE_HANDLER: &str = "FAILOVER_INSIDE_HANDLER";
+
 /// Exit statuses of a `fence-peer` handler, as DRBD reads them.
 pub mod fence_peer {
     /// Nothing is known and nothing was done: DRBD calls the handler broken and does not promote.

@@ -240,19 +240,62 @@ fn dangerous_options() {
         );
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-    // The link comes back: DRBD gives the connection up, and we say what that means.
+    // The link comes back: DRBD gives the connection up and tells its handler, and we say what that means.
     cluster.lab.wire("repl").heal_all();
-    let begun = std::time::Instant::now();
-    loop {
-        let refused = cluster.failover("node1", &["plan", "release", "r0"]);
-        assert_eq!(refused.status, Some(3));
-        if refused
-            .codes()
-            .contains(&"split-brain-suspected".to_owned())
-        {
-            break;
+    for node in ["node1", "node2"] {
+        let begun = std::time::Instant::now();
+        loop {
+            let refused = cluster.failover(node, &["plan", "release", "r0"]);
+            assert_eq!(refused.status, Some(3));
+            if refused.codes().contains(&"split-brain".to_owned()) {
+                break;
+            }
+            assert!(begun.elapsed() < common::DEADLINE, "{refused:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(500));
         }
-        assert!(begun.elapsed() < common::DEADLINE, "{refused:#?}");
-        std::thread::sleep(std::time::Duration::from_millis(500));
     }
+
+    // node2's changes are given up, and kept aside as what everybody can read.
+    let accept = [
+        "--victim",
+        "node2",
+        "--accept",
+        "the test: node2 was not asked",
+    ];
+    let resolve = [&["resolve-split-brain", "r0"], &accept[..]].concat();
+    let refused = cluster.failover("node2", &resolve);
+    assert_eq!(refused.codes(), ["nothing-kept"], "{refused:#?}");
+    let mut survivor = cluster.spawn("node1", &resolve);
+    survivor.until("settle");
+    let keep = [&resolve[..], &["--keep", "/run/kept"]].concat();
+    cluster
+        .failover("node2", &keep)
+        .ok("resolve, victim")
+        .show("victim");
+    survivor.wait().ok("resolve, survivor");
+    cluster.failover("node2", &["wait-sync", "r0"]).ok("resync");
+    cluster.assert_serves("node1");
+    assert_eq!(
+        cluster.epochs("node1"),
+        "node1 1\n",
+        "nothing of node2 is left in the store"
+    );
+    let node1 = cluster.node("node1");
+    let node2 = cluster.node("node2");
+    let stream = node2.read_file("/run/kept/r0/container-app.btrfs").unwrap();
+    node1.write_file("/run/app.btrfs", stream, 0o600).unwrap();
+    node1
+        .run_ok([
+            "/bin/btrfs",
+            "receive",
+            "-f",
+            "/run/app.btrfs",
+            "/srv/store1",
+        ])
+        .unwrap();
+    let kept = node1.read_file("/srv/store1/container-app/epochs").unwrap();
+    assert_eq!(String::from_utf8(kept).unwrap(), "node1 1\nnode2 2\n");
+    // Run again, nothing is to do.
+    let again = cluster.failover("node2", &keep).ok("again");
+    assert!(again.steps().is_empty(), "{again:#?}");
 }

@@ -88,7 +88,7 @@ impl Retry {
 
 impl Node {
     /// What nobody waits for any more must not begin anything.
-    fn wanted(&self) -> std::result::Result<(), Failure> {
+    pub(super) fn wanted(&self) -> std::result::Result<(), Failure> {
         if self.abandoned.load(Ordering::SeqCst) {
             return Err(failed("given up at its deadline"));
         }
@@ -153,6 +153,28 @@ impl Node {
         match action {
             Action::EnsureDirectory { path } => ensure_directory(path),
             Action::LoadModule { helper } => self.load_module(helper),
+            Action::Partition { disk, .. } => {
+                self.wanted()?;
+                node_ops::partitions::create_single(disk, deadline)
+                    .map(|made| {
+                        Done::now().note(format!(
+                            "{}, {} MiB",
+                            made.device.display(),
+                            made.size >> 20
+                        ))
+                    })
+                    .map_err(|e| host(&e))
+            }
+            Action::PromoteToRescue { .. } => self.promote_to_rescue(deadline),
+            Action::KeepAside { into } => self.keep_aside(into),
+            Action::ConnectDiscarding => self.connect_discarding(deadline),
+            Action::Snapshot { container, name } => self.take_snapshot(container, name),
+            Action::RestoreSnapshot {
+                container,
+                name,
+                into,
+            } => self.restore_snapshot(container, name, into),
+            Action::DeleteSnapshot { container, name } => self.delete_snapshot(container, name),
             Action::CreateMetadata { volume, disk } => {
                 let target = self.target(*volume, disk)?;
                 drbd_md::create(&target, &drbd_md::CreateOptions::default())
@@ -284,6 +306,45 @@ impl Node {
         self.run_all(&operations, deadline)
     }
 
+    /// For reading only: nothing is served, and what is here will be given up.
+    fn promote_to_rescue(&self, deadline: Duration) -> Performed {
+        let seen = self.observed()?;
+        if seen.connected() {
+            return Err(failed(format!(
+                "{}: connected again: there is nothing to rescue",
+                self.resource.name
+            )));
+        }
+        if seen.role == Role::Primary {
+            return Ok(Done::already());
+        }
+        let operation = Operation::Primary {
+            resource: self.resource_name()?,
+        };
+        self.wanted()?;
+        outcome(self.run(&operation, deadline)?, &operation.to_string())
+    }
+
+    fn connect_discarding(&self, deadline: Duration) -> Performed {
+        let operations = self.conf.connect(self.dialect()?).map_err(failed)?;
+        let operations: Vec<_> = operations
+            .into_iter()
+            .map(|operation| match operation {
+                Operation::Connect {
+                    connection,
+                    name,
+                    options,
+                } => Operation::ConnectDiscardingLocalData {
+                    connection,
+                    name,
+                    options,
+                },
+                other => other,
+            })
+            .collect();
+        self.run_all(&operations, deadline)
+    }
+
     fn dialect(&self) -> std::result::Result<drbd_nl::Dialect, Failure> {
         self.with_drbd(|drbd| Ok(drbd.family().dialect))
             .map_err(|e| drbd::failure(&e))
@@ -355,11 +416,14 @@ impl Node {
         let peer = self.peer()?;
         let connected = self.watch(deadline, |drbd| {
             let drbd = drbd?;
-            drbd.connected()
+            drbd.settled()
                 .then(|| format!("{peer} is {}, disks {}", drbd.peer_role, disks(drbd)))
         })?;
         Ok(match connected {
             Some(text) => Done::now().note(text),
+            None if self.observed()?.connected() => Done::now().note(format!(
+                "{peer} is there, and it is not settled whose data is newer"
+            )),
             None => Done::now().note(format!("{peer} does not answer")),
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drbd_md::Target;
@@ -13,7 +13,7 @@ use node_ops::holders::{self, Holder};
 use super::{Node, drbd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{
-    BackingDisk, ContainerState, Disk, Drbd, Facts, Module, MountFacts, StoreMount,
+    BackingDisk, ContainerState, Disk, Drbd, Facts, Module, MountFacts, StoreMount, WholeDisk,
 };
 use crate::ledger::OwnerRecord;
 use crate::planner::UUID_JUST_CREATED;
@@ -52,8 +52,15 @@ impl Node {
             ..Facts::default()
         };
         facts.disks = self.disks(drbd.as_ref());
+        facts.whole_disks = self.whole_disks();
+        if !drbd.as_ref().is_some_and(Drbd::connected) {
+            let mut words = self.split_brain_words().into_iter();
+            facts.split_brain = words.find_map(|word| fs::read_to_string(word).ok());
+        }
         if mount.store.as_ref().is_some_and(|s| s.fs_type == "btrfs") {
             facts.store = OwnerRecord::read(&self.resource.mount)?;
+            facts.snapshots = self.snapshot_facts()?;
+            facts.lxcpath = self.defined()?;
         }
         facts.containers = self.container_facts(mount.store.is_some() && mount.lxcpath_exists);
         facts.bridges = self.bridges(&facts)?;
@@ -98,6 +105,17 @@ impl Node {
                     .is_none_or(|v| v.disk == Disk::Diskless)
             })
             .map(|(number, target)| (*number, backing_disk(target)))
+            .collect()
+    }
+
+    fn whole_disks(&self) -> BTreeMap<u16, WholeDisk> {
+        let volumes = self.conf.facts.volumes.iter();
+        volumes
+            .filter_map(|(number, volume)| {
+                let (disk, part) = node_ops::partitions::split_name(&volume.disk)?;
+                disk.exists()
+                    .then(|| (*number, whole_disk(disk, volume.disk.clone(), part)))
+            })
             .collect()
     }
 
@@ -257,6 +275,36 @@ fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
         read_only: mount.is_read_only() || mount.is_superblock_read_only(),
         free,
     }
+}
+
+fn whole_disk(disk: PathBuf, partition: PathBuf, number: u32) -> WholeDisk {
+    let mut facts = WholeDisk {
+        exists: partition.exists(),
+        number,
+        ..WholeDisk::default()
+    };
+    match node_ops::partitions::disk(&disk) {
+        Ok(seen) => {
+            let there = seen.partitions.iter();
+            facts.holds = there
+                .map(|p| format!("partition {} of {} MiB", p.number, p.size >> 20))
+                .collect();
+            if seen.read_only {
+                facts.problem = Some("the kernel takes no writes for it".into());
+            }
+        }
+        Err(e) => facts.problem = Some(crate::error::chain(&e)),
+    }
+    match drbd_md::probe(&Target::internal(&disk)) {
+        Ok(found) => facts
+            .holds
+            .extend(found.signatures.iter().map(ToString::to_string)),
+        Err(e) if facts.problem.is_none() => facts.problem = Some(crate::error::chain(&e)),
+        Err(_) => {}
+    }
+    facts.disk = disk;
+    facts.partition = partition;
+    facts
 }
 
 fn backing_disk(target: &Target) -> BackingDisk {

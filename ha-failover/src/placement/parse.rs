@@ -99,6 +99,10 @@ struct RawContainer {
     #[serde(default)]
     address: Vec<Address>,
     ready: Option<Spanned<RawReady>>,
+    #[serde(default)]
+    after: Vec<Spanned<String>>,
+    #[serde(default)]
+    priority: i32,
 }
 
 fn container_deadline() -> Duration {
@@ -177,11 +181,31 @@ pub(super) fn check(raw: RawResource) -> Result<Resource, Wrong> {
         ));
     }
     let mut containers: Vec<ContainerSpec> = Vec::new();
+    let names: Vec<String> = raw
+        .container
+        .iter()
+        .map(|c| c.name.get_ref().clone())
+        .collect();
+    let containers_at = raw.container.first().map_or(0, |c| c.name.span().start);
     for container in raw.container {
         let at = container.name.span().start;
         let name = plain_name(&container.name, "container")?;
         if containers.iter().any(|c| c.name == name) {
             return Err((at, format!("container `{name}` is there twice")));
+        }
+        for other in &container.after {
+            let unknown = !names.contains(other.get_ref());
+            if unknown || *other.get_ref() == name {
+                let what = if unknown {
+                    "is no container of this resource"
+                } else {
+                    "is the container itself"
+                };
+                return Err((
+                    other.span().start,
+                    format!("after: `{}` {what}", other.get_ref()),
+                ));
+            }
         }
         containers.push(ContainerSpec {
             name,
@@ -189,8 +213,18 @@ pub(super) fn check(raw: RawResource) -> Result<Resource, Wrong> {
             stop_deadline: container.stop_deadline,
             addresses: container.address,
             ready: container.ready.map(check_ready).transpose()?,
+            after: container
+                .after
+                .into_iter()
+                .map(Spanned::into_inner)
+                .collect(),
+            priority: container.priority,
         });
     }
+    let containers = in_start_order(containers).map_err(|circle| {
+        let what = format!("containers wait for each other: {}", circle.join(", "));
+        (containers_at, what)
+    })?;
     Ok(Resource {
         name,
         volume: raw.volume,
@@ -203,6 +237,27 @@ pub(super) fn check(raw: RawResource) -> Result<Resource, Wrong> {
         deadlines: raw.deadlines,
         containers,
     })
+}
+
+/// Sorts by `after`, then by priority, then as they are; or names those that never get their turn.
+fn in_start_order(mut left: Vec<ContainerSpec>) -> Result<Vec<ContainerSpec>, Vec<String>> {
+    let mut sorted: Vec<ContainerSpec> = Vec::new();
+    while !left.is_empty() {
+        let may_start =
+            |c: &ContainerSpec| c.after.iter().all(|a| sorted.iter().any(|s| s.name == *a));
+        // The first of the highest priority: `max_by_key` would give the last.
+        let next = left
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| may_start(c))
+            .min_by_key(|(_, c)| std::cmp::Reverse(c.priority))
+            .map(|(i, _)| i);
+        match next {
+            Some(i) => sorted.push(left.remove(i)),
+            None => return Err(left.into_iter().map(|c| c.name).collect()),
+        }
+    }
+    Ok(sorted)
 }
 
 fn check_fence(raw: Spanned<RawFence>) -> Result<Fence, Wrong> {
@@ -253,7 +308,7 @@ fn check_ready(raw: Spanned<RawReady>) -> Result<Ready, Wrong> {
     }
 }
 
-fn is_plain_name(name: &str) -> bool {
+pub(crate) fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 64
         && !name.starts_with(['.', '-'])

@@ -142,3 +142,58 @@ fn digest_names_what_both_nodes_share() {
         ["containers[0].stop_deadline: \"10s\" here, \"20s\" there"]
     );
 }
+
+#[test]
+fn containers_start_in_order() {
+    let parse = |containers: &str| {
+        let text = format!(
+            r#"
+version = 1
+[[resource]]
+name = "r0"
+mount = "/srv/store1"
+lxcpath = "/srv/store1/containers"
+owner = "node1"
+nodes.node1.address = "10.0.254.1"
+nodes.node2.address = "10.0.254.2"
+{containers}"#
+        );
+        Placement::parse(&text, "test").map(|p| {
+            let names: Vec<_> = p.resources[0]
+                .containers
+                .iter()
+                .map(|c| c.name.clone())
+                .collect();
+            names.join(" ")
+        })
+    };
+    let container =
+        |name: &str, rest: &str| format!("[[resource.container]]\nname = \"{name}\"\n{rest}\n");
+    let order = parse(
+        &[
+            container("web", "after = [\"app\", \"db\"]\npriority = 9"),
+            container("log", ""),
+            container("app", "after = [\"db\"]"),
+            container("db", "priority = 5"),
+            container("last", "priority = -1"),
+        ]
+        .concat(),
+    );
+    assert_eq!(order.unwrap(), "db log app web last");
+    let circle = [
+        container("a", "after = [\"b\"]"),
+        container("b", "after = [\"a\"]"),
+        container("c", ""),
+    ]
+    .concat();
+    let error = parse(&circle).unwrap_err().to_string();
+    assert!(error.contains("wait for each other: a, b"), "{error}");
+    for (wrong, says) in [("nobody", "no container"), ("a", "itself")] {
+        let text = container("a", &format!("after = [\"{wrong}\"]"));
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(
+            error.contains(says) && error.contains("test:12:"),
+            "{error}"
+        );
+    }
+}

@@ -238,6 +238,7 @@ impl<'a> Planner<'a> {
         let peer = self.peer();
         match drbd.link {
             Some(Link::Connected) => {}
+            None | Some(Link::StandAlone) if self.facts.split_brain.is_some() => self.split_brain(),
             None | Some(Link::StandAlone) => self.error(
                 Code::SplitBrainSuspected,
                 &name,
@@ -251,6 +252,20 @@ impl<'a> Planner<'a> {
                 format!("bring {peer} and the replication link up; `failover takeover` is for a peer that is off"),
             ),
         }
+    }
+
+    pub(super) fn split_brain(&mut self) {
+        let name = self.name();
+        let peer = self.peer();
+        let when = self.facts.split_brain.clone().unwrap_or_default();
+        self.error(
+            Code::SplitBrain,
+            &name,
+            format!("split brain: both nodes have written on their own, and DRBD has given the connection up ({when})"),
+            format!(
+                "decide whose changes are given up; then on that node `failover resolve-split-brain {name} --victim ITS-NAME --keep DIRECTORY --accept \"who: why\"`, and the same on the other one ({peer} or this)"
+            ),
+        );
     }
 
     pub(super) fn local_disk(&mut self, drbd: &Drbd) {
@@ -281,6 +296,32 @@ impl<'a> Planner<'a> {
             format!("the local disk is not UpToDate: {}", states.join(", ")),
             remedy,
         );
+    }
+
+    /// Connected, and this node's data is the newer: a resync to the peer may still run.
+    pub(super) fn newest_here(&mut self, drbd: &Drbd) {
+        self.local_disk(drbd);
+        let name = self.name();
+        let peer = self.peer();
+        if drbd
+            .volumes
+            .values()
+            .any(|v| v.replication == Replication::Busy)
+        {
+            self.error(
+                Code::ResyncRunning,
+                &name,
+                format!("this node and {peer} are settling whose data is newer, or a verify runs"),
+                "run the command again in a moment",
+            );
+        } else if !drbd.all_peer_disks(Disk::UpToDate) {
+            self.warn(
+                Code::PeerDiskNotUpToDate,
+                &name,
+                format!("the disk of {peer} is being brought up to date; until then every write is on one disk only"),
+                format!("`failover wait-sync {name}` waits for it"),
+            );
+        }
     }
 
     pub(super) fn both_in_sync(&mut self, drbd: &Drbd) {

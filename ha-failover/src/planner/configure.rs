@@ -8,16 +8,114 @@ use crate::finding::Code;
 use crate::plan::Action;
 
 impl Planner<'_> {
-    pub(super) fn prepare(&mut self) {
-        self.configure(true);
-    }
-
-    pub(super) fn up(&mut self) {
-        self.configure(false);
+    /// One partition on each disk that drbd.conf uses by a partition.
+    pub(super) fn partition(&mut self, erase: bool) {
+        let facts = self.facts;
+        let name = self.name();
+        if facts.whole_disks.is_empty() && facts.conf.problem.is_none() {
+            let disks: Vec<_> = facts
+                .conf
+                .volumes
+                .values()
+                .map(|v| v.disk.display().to_string())
+                .collect();
+            self.warn(
+                Code::NothingToDo,
+                &name,
+                format!("drbd.conf uses no partition: {}", disks.join(", ")),
+                "name a partition there (`disk /dev/sdb1`) if there should be one",
+            );
+        }
+        for (&volume, whole) in &facts.whole_disks {
+            let subject = whole.disk.display().to_string();
+            if let Some(problem) = &whole.problem {
+                self.error(
+                    Code::DiskUnusable,
+                    subject,
+                    problem,
+                    "check `disk` in drbd.conf and what uses the device",
+                );
+                continue;
+            }
+            if facts
+                .drbd
+                .as_ref()
+                .and_then(|d| d.volumes.get(&volume))
+                .is_some_and(|v| v.disk != Disk::Diskless)
+            {
+                self.warn(
+                    Code::NothingToDo,
+                    subject,
+                    format!("{} is attached", whole.partition.display()),
+                    "nothing is to do",
+                );
+                continue;
+            }
+            if whole.number != 1 {
+                self.error(
+                    Code::DiskUnusable,
+                    subject,
+                    format!(
+                        "drbd.conf uses {}, and only the first partition can be made here",
+                        whole.partition.display()
+                    ),
+                    "use the first partition in drbd.conf, or make the table by hand",
+                );
+                continue;
+            }
+            if let Some(BackingDisk::Metadata {
+                just_created: false,
+                current_uuid,
+                ..
+            }) = facts.disks.get(&volume)
+            {
+                self.error(
+                    Code::DiskNotBlank,
+                    whole.partition.display().to_string(),
+                    format!("it holds DRBD metadata of generation {current_uuid:016X}: a store was on it"),
+                    "if that is not needed any more, erase it by hand (`wipefs --all DEVICE`) and run the command again",
+                );
+                continue;
+            }
+            if whole.exists && !erase {
+                self.warn(
+                    Code::NothingToDo,
+                    subject,
+                    format!("{} is there", whole.partition.display()),
+                    "`--erase \"who: why\"` would make it anew",
+                );
+                continue;
+            }
+            if !whole.holds.is_empty() && !erase {
+                self.error(
+                    Code::DiskNotBlank,
+                    subject,
+                    format!("it holds {}", whole.holds.join(", ")),
+                    format!("if none of that is needed any more: `failover partition {name} --erase \"who: why\"`"),
+                );
+                continue;
+            }
+            if !whole.holds.is_empty() {
+                self.warn(
+                    Code::DiskNotBlank,
+                    subject,
+                    format!("it holds {}, which will be gone", whole.holds.join(", ")),
+                    "accepted by the operator",
+                );
+            }
+            self.step(
+                Action::Partition {
+                    volume,
+                    disk: whole.disk.clone(),
+                    partition: whole.partition.clone(),
+                },
+                Duration::from_secs(120),
+            );
+        }
     }
 
     /// Module, metadata, activity log, attach, connect; ends as Secondary.
-    pub(super) fn configure(&mut self, create: bool) {
+    pub(super) fn configure(&mut self, create: bool, settle: Duration) {
         let facts = self.facts;
         let drbd_deadline = self.resource.deadlines.drbd;
         self.module();
@@ -75,8 +173,8 @@ impl Planner<'_> {
         if matches!(link, None | Some(Link::StandAlone)) {
             self.step(Action::Connect, drbd_deadline);
         }
-        if link != Some(Link::Connected) {
-            self.step(Action::Settle, self.resource.deadlines.connect);
+        if !facts.drbd.as_ref().is_some_and(Drbd::settled) {
+            self.step(Action::Settle, settle);
         }
         self.step(Action::RecordSeen, QUICK);
     }

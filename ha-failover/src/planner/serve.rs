@@ -124,7 +124,7 @@ impl Planner<'_> {
                 );
             }
             if drbd.connected() {
-                self.both_in_sync(drbd);
+                self.newest_here(drbd);
             } else if given_up(drbd) {
                 self.connected(drbd);
             } else {

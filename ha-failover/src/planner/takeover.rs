@@ -151,7 +151,9 @@ impl Planner<'_> {
                 ),
             );
         }
-        if given_up(drbd) && !resuming {
+        if given_up(drbd) && facts.split_brain.is_some() && !resuming {
+            self.split_brain();
+        } else if given_up(drbd) && !resuming {
             self.error(
                 Code::SplitBrainSuspected,
                 &name,

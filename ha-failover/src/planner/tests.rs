@@ -509,3 +509,72 @@ fn a_plan_prints_and_serializes() {
         "{json}"
     );
 }
+
+#[test]
+fn a_disk_that_holds_something_is_not_partitioned() {
+    let whole = |change: fn(&mut crate::facts::WholeDisk)| {
+        let mut facts = healthy("node1");
+        facts.drbd = None;
+        let mut whole = crate::facts::WholeDisk {
+            disk: "/dev/sdb".into(),
+            partition: "/dev/sdb1".into(),
+            number: 1,
+            ..Default::default()
+        };
+        change(&mut whole);
+        facts.whole_disks.insert(0, whole);
+        facts
+    };
+    let request = |erase: bool| Request::Partition {
+        erase: erase.then(|| Attestation::new("Ann: an old disk").unwrap()),
+    };
+    let steps = |facts: &Facts, erase| {
+        plan(facts, &resource(), &request(erase))
+            .unwrap()
+            .steps
+            .len()
+    };
+    assert_eq!(steps(&whole(|_| ()), false), 1);
+    let holds = whole(|w| w.holds = vec!["ext4 (filesystem) at byte 1080".into()]);
+    assert_eq!(errors(&holds, &request(false)), [Code::DiskNotBlank]);
+    assert_eq!(steps(&holds, true), 1);
+    // There already: nothing to do, unless asked for by name.
+    let exists = whole(|w| w.exists = true);
+    assert_eq!((steps(&exists, false), steps(&exists, true)), (0, 1));
+    let other = whole(|w| w.number = 2);
+    assert_eq!(errors(&other, &request(true)), [Code::DiskUnusable]);
+    let broken = whole(|w| w.problem = Some("the kernel takes no writes for it".into()));
+    assert_eq!(errors(&broken, &request(true)), [Code::DiskUnusable]);
+    // A store was on it: no word is enough.
+    let mut store = exists;
+    store.disks.insert(
+        0,
+        BackingDisk::Metadata {
+            just_created: false,
+            needs_activity_log: false,
+            current_uuid: 7,
+            consistent: true,
+        },
+    );
+    assert_eq!(errors(&store, &request(true)), [Code::DiskNotBlank]);
+    // A whole disk in drbd.conf: nothing to do, and said so.
+    assert_eq!(
+        warnings(&healthy("node1"), &request(false))[0],
+        Code::NothingToDo
+    );
+}
+
+#[test]
+fn the_owner_starts_while_the_peer_is_brought_up_to_date() {
+    let mut facts = healthy("node1");
+    drbd(&mut facts).role = Role::Secondary;
+    facts.mount.store = None;
+    volume(&mut facts).peer_disk = Disk::Inconsistent;
+    volume(&mut facts).replication = Replication::SyncSource;
+    assert!(warnings(&facts, &Request::Start).contains(&Code::PeerDiskNotUpToDate));
+    volume(&mut facts).replication = Replication::Busy;
+    assert!(errors(&facts, &Request::Start).contains(&Code::ResyncRunning));
+    volume(&mut facts).replication = Replication::SyncTarget;
+    volume(&mut facts).disk = Disk::Inconsistent;
+    assert!(errors(&facts, &Request::Start).contains(&Code::DiskNotUpToDate));
+}

@@ -3,6 +3,7 @@
 use super::*;
 use crate::exec::{Control, Event, Executor, Outcome, Progress};
 use crate::finding::{Code, Refusal};
+use crate::group::{GroupPlan, GroupRequest, plan_group};
 use crate::placement::Placement;
 use crate::plan::{Request, Runnable, Takeover};
 use crate::planner::plan;
@@ -412,4 +413,381 @@ fn a_wrong_attestation_is_what_makes_two_owners() {
         !cluster.borrow().violations().is_empty(),
         "the simulator must see two owners"
     );
+}
+
+/// Two resources on the same two nodes, each with a cluster of its own.
+fn stores() -> Vec<(Resource, Rc<RefCell<Cluster>>)> {
+    [("r0", "node1"), ("r1", "node2")]
+        .map(|(name, owner)| {
+            let mut resource = resource();
+            resource.name = name.into();
+            resource.owner = owner.into();
+            let cluster = Rc::new(RefCell::new(Cluster::serving(&resource)));
+            (resource, cluster)
+        })
+        .into()
+}
+
+fn group_part(
+    stores: &[(Resource, Rc<RefCell<Cluster>>)],
+    node: &str,
+    request: &GroupRequest,
+) -> Result<GroupPlan, Vec<Refusal>> {
+    let facts: Vec<_> = stores
+        .iter()
+        .map(|(_, cluster)| SimWorld::new(cluster, node).facts().unwrap())
+        .collect();
+    let looks: Vec<_> = facts.iter().zip(stores.iter().map(|(r, _)| r)).collect();
+    plan_group(&looks, request, &|_| None)
+}
+
+/// Runs both nodes' parts: takes at the same time, gives one after the other; a node may crash.
+fn move_all(
+    stores: &[(Resource, Rc<RefCell<Cluster>>)],
+    request: &GroupRequest,
+    rng: &mut Rng,
+    mut crash: [Option<usize>; 2],
+) {
+    struct Side {
+        node: &'static str,
+        takes: Vec<(usize, Executor)>,
+        gives: Vec<(usize, Executor)>,
+    }
+    let store = |plan: &crate::plan::Plan| {
+        stores
+            .iter()
+            .position(|(r, _)| r.name == plan.resource)
+            .unwrap()
+    };
+    let mut sides: Vec<Side> = ["node1", "node2"]
+        .into_iter()
+        .filter_map(|node| {
+            let plan = group_part(stores, node, request).ok()?;
+            let executors = |plans: Vec<crate::plan::Plan>| -> Vec<(usize, Executor)> {
+                plans
+                    .into_iter()
+                    .map(|p| (store(&p), Executor::new(p.ready().unwrap(), "op")))
+                    .collect()
+            };
+            let mut gives = executors(plan.gives);
+            gives.reverse();
+            Some(Side {
+                node,
+                takes: executors(plan.takes),
+                gives,
+            })
+        })
+        .collect();
+    for _ in 0..400_000 {
+        sides.retain(|s| !s.takes.is_empty() || !s.gives.is_empty());
+        if sides.is_empty() {
+            return;
+        }
+        let n = rng.below(sides.len());
+        let side = &mut sides[n];
+        let give = side.takes.is_empty() || (!side.gives.is_empty() && rng.below(2) == 0);
+        let list = if give {
+            &mut side.gives
+        } else {
+            &mut side.takes
+        };
+        let at = if give {
+            list.len() - 1
+        } else {
+            rng.below(list.len())
+        };
+        let (which, executor) = &mut list[at];
+        let cluster = &stores[*which].1;
+        let mut world = SimWorld::new(cluster, side.node);
+        let left = &mut crash[usize::from(side.node == "node2")];
+        let mut observer = |_: &Event| {
+            if let Some(left) = left {
+                *left -= 1;
+                if *left == 0 {
+                    return Control::Crash;
+                }
+            }
+            Control::Continue
+        };
+        let progress = executor.advance(&mut world, &mut observer).unwrap();
+        cluster.borrow_mut().write();
+        match progress {
+            Progress::Over(Outcome::Crashed) => {
+                // The whole program ends.
+                sides.remove(n);
+            }
+            Progress::Over(outcome) => {
+                drop(list.remove(at));
+                if give && outcome != Outcome::Done {
+                    side.gives.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+    panic!("no end");
+}
+
+fn served(stores: &[(Resource, Rc<RefCell<Cluster>>)]) -> Vec<String> {
+    for (_, cluster) in stores {
+        assert!(cluster.borrow().violations().is_empty(), "{cluster:?}");
+    }
+    let of = |c: &Rc<RefCell<Cluster>>| c.borrow().serves().join(" ");
+    stores.iter().map(|(_, c)| of(c)).collect()
+}
+
+#[test]
+fn evacuate_and_balance() {
+    let stores = stores();
+    let evacuate = GroupRequest::Evacuate {
+        node: "node1".into(),
+    };
+    let plan = group_part(&stores, "node1", &evacuate).unwrap();
+    assert_eq!(
+        (plan.gives.len(), plan.takes.len(), plan.stays.len()),
+        (1, 0, 1)
+    );
+    let text = plan.to_string();
+    assert!(
+        text.starts_with("plan: evacuate node1 on node1\n  r1: served by node2 already")
+            && text.contains("plan: release r0 on node1"),
+        "{text}"
+    );
+    let mut rng = Rng(5);
+    move_all(&stores, &evacuate, &mut rng, [None, None]);
+    assert_eq!(served(&stores), ["node2", "node2"]);
+    assert!(group_part(&stores, "node1", &evacuate).unwrap().is_empty());
+    assert!(group_part(&stores, "node2", &evacuate).unwrap().is_empty());
+    move_all(&stores, &GroupRequest::Balance, &mut rng, [None, None]);
+    assert_eq!(served(&stores), ["node1", "node2"]);
+    // A node that nobody knows; a resource that nobody serves: all reasons at once.
+    let nobody = GroupRequest::Evacuate {
+        node: "node9".into(),
+    };
+    let refusals = group_part(&stores, "node1", &nobody).unwrap_err();
+    assert!(refusals[0].because_of(Code::NodeNotInPlacement));
+    for (resource, cluster) in &stores {
+        let facts = SimWorld::new(cluster, &resource.owner).facts().unwrap();
+        let stop = plan_one(&facts, resource);
+        let mut world = SimWorld::new(cluster, &resource.owner);
+        let mut observer = |_: &Event| Control::Continue;
+        let executor = Executor::new(stop, "op");
+        executor.run(&mut world, &mut observer).unwrap();
+    }
+    let refusals = group_part(&stores, "node2", &evacuate).unwrap_err();
+    assert_eq!(refusals.len(), 2);
+    assert!(refusals.iter().all(|r| r.because_of(Code::NobodyServes)));
+}
+
+fn plan_one(facts: &Facts, resource: &Resource) -> Runnable {
+    plan(facts, resource, &Request::Stop)
+        .unwrap()
+        .ready()
+        .unwrap()
+}
+
+/// Whichever side dies wherever: run again, all stores are where they should be, none was served twice.
+#[test]
+fn evacuate_converges_after_a_crash_at_every_event() {
+    for crash in 1..40 {
+        for side in 0..2 {
+            let stores = stores();
+            let mut rng = Rng(crash as u64 * 7919 + side as u64 + 1);
+            let balance = crash % 2 == 0;
+            let request = if balance {
+                // Both stores are on the wrong node, so each side takes and gives.
+                for (node, other) in [("node1", "node2"), ("node2", "node1")] {
+                    let away = GroupRequest::Evacuate { node: node.into() };
+                    let one = usize::from(other == "node1");
+                    move_all(&stores[one..=one], &away, &mut rng, [None, None]);
+                }
+                assert_eq!(served(&stores), ["node2", "node1"]);
+                GroupRequest::Balance
+            } else {
+                GroupRequest::Evacuate {
+                    node: "node1".into(),
+                }
+            };
+            let mut crashes = [None, None];
+            crashes[side] = Some(crash);
+            move_all(&stores, &request, &mut rng, crashes);
+            served(&stores);
+            let wanted = if balance {
+                ["node1", "node2"]
+            } else {
+                ["node2", "node2"]
+            };
+            let mut rounds = 0;
+            while served(&stores) != wanted {
+                // A store that nobody serves is brought up by the side whose turn it is.
+                move_all(&stores, &request, &mut rng, [None, None]);
+                for (which, (resource, cluster)) in stores.iter().enumerate() {
+                    if cluster.borrow().serves().is_empty() {
+                        let facts = SimWorld::new(cluster, wanted[which]).facts().unwrap();
+                        if let Ok(plan) = plan(&facts, resource, &handover()) {
+                            let mut world = SimWorld::new(cluster, wanted[which]);
+                            let executor = Executor::new(plan.ready().unwrap(), "op");
+                            let mut observer = |_: &Event| Control::Continue;
+                            executor.run(&mut world, &mut observer).unwrap();
+                        }
+                    }
+                }
+                rounds += 1;
+                assert!(
+                    rounds < 5,
+                    "crash {crash} of side {side}: {:?}",
+                    served(&stores)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn snapshots_are_in_the_store() {
+    let cluster = cluster();
+    let snapshot = |name: &str| Request::Snapshot {
+        container: "db".into(),
+        name: name.into(),
+    };
+    let delete = |name: &str| Request::DeleteSnapshot {
+        container: "db".into(),
+        name: name.into(),
+    };
+    let restore = |into: &str| Request::RestoreSnapshot {
+        container: "db".into(),
+        name: "monday".into(),
+        into: into.into(),
+    };
+    let because = |node: &str, request: &Request, code: Code| {
+        let refusal = planned(&cluster, node, request).unwrap_err();
+        assert!(refusal.because_of(code), "{refusal}");
+    };
+    assert_eq!(
+        run(&cluster, "node1", &snapshot("monday")).unwrap(),
+        Outcome::Done
+    );
+    because("node1", &snapshot("monday"), Code::SnapshotExists);
+    because("node1", &snapshot("../monday"), Code::BadName);
+    because("node1", &restore("web"), Code::ContainerExists);
+    because("node1", &restore(".hidden"), Code::BadName);
+    because("node1", &delete("tuesday"), Code::SnapshotMissing);
+    because("node2", &snapshot("tuesday"), Code::StoreNotMounted);
+    // They move with the store.
+    let mut rng = Rng(11);
+    both(&cluster, &mut rng, [None, None]);
+    because("node1", &delete("monday"), Code::StoreNotMounted);
+    assert_eq!(
+        run(&cluster, "node2", &restore("db-old")).unwrap(),
+        Outcome::Done
+    );
+    because("node2", &restore("db-old"), Code::ContainerExists);
+    assert_eq!(
+        run(&cluster, "node2", &delete("monday")).unwrap(),
+        Outcome::Done
+    );
+    because("node2", &restore("db-older"), Code::SnapshotMissing);
+}
+
+/// Both nodes lose power, one earlier than the other; whichever boots first, the newer data is served.
+#[test]
+fn a_cold_start_serves_the_newer_data() {
+    for first in ["node1", "node2"] {
+        let cluster = cluster();
+        cluster.borrow_mut().power_off("node2");
+        cluster.borrow_mut().write();
+        let newest = cluster.borrow().data_version("node1");
+        cluster.borrow_mut().power_off("node1");
+        let second = if first == "node1" { "node2" } else { "node1" };
+        cluster.borrow_mut().power_on(first);
+        assert_eq!(run(&cluster, first, &Request::Boot).unwrap(), Outcome::Done);
+        let refusal = planned(&cluster, first, &Request::Start).unwrap_err();
+        let alone = [Code::AskThePeer, Code::OwnedByPeer];
+        assert!(alone.iter().any(|c| refusal.because_of(*c)), "{refusal}");
+        let refusal = planned(&cluster, first, &takeover()).unwrap_err();
+        assert!(refusal.because_of(Code::DataMayBeStale), "{refusal}");
+        cluster.borrow_mut().power_on(second);
+        assert_eq!(
+            run(&cluster, second, &Request::Boot).unwrap(),
+            Outcome::Done
+        );
+        assert_eq!(run(&cluster, first, &Request::Boot).unwrap(), Outcome::Done);
+        assert_eq!(
+            run(&cluster, "node1", &Request::Start).unwrap(),
+            Outcome::Done
+        );
+        ensure(&cluster, "node1", first);
+        assert_eq!(cluster.borrow().data_version("node2"), newest);
+    }
+}
+
+/// Two owners by a wrong word; the victim's changes are kept aside, the survivor serves on.
+#[test]
+fn a_split_brain_is_resolved_with_the_losers_changes_kept() {
+    for crash in 0..30 {
+        let cluster = cluster();
+        cluster.borrow_mut().set_link(false);
+        let word = crate::evidence::Attestation::new("somebody: it is surely off").unwrap();
+        let request = Request::Takeover(Takeover {
+            attest: Some(word.clone()),
+            ..Takeover::default()
+        });
+        let facts = SimWorld::new(&cluster, "node2").facts().unwrap();
+        let evidence = FenceEvidence::attested("node1", word.clone());
+        let runnable = plan(&facts, &resource(), &request)
+            .unwrap()
+            .with_evidence(evidence)
+            .unwrap();
+        let mut world = SimWorld::new(&cluster, "node2");
+        let mut observer = |_: &Event| Control::Continue;
+        Executor::new(runnable, "op")
+            .run(&mut world, &mut observer)
+            .unwrap();
+        cluster.borrow_mut().write();
+        cluster.borrow_mut().write();
+        cluster.borrow_mut().set_link(true);
+        let refusal = planned(&cluster, "node1", &release()).unwrap_err();
+        assert!(refusal.because_of(Code::SplitBrain), "{refusal}");
+
+        let resolve = |keep: Option<&str>| Request::ResolveSplitBrain {
+            victim: "node2".into(),
+            keep: keep.map(Into::into),
+            accept: word.clone(),
+        };
+        let refusal = planned(&cluster, "node2", &resolve(None)).unwrap_err();
+        assert!(refusal.because_of(Code::NothingKept), "{refusal}");
+        let inside = resolve(Some("/srv/store1/kept"));
+        let refusal = planned(&cluster, "node2", &inside).unwrap_err();
+        assert!(refusal.because_of(Code::NothingKept), "{refusal}");
+        let lost = cluster.borrow().data_version("node2").unwrap();
+        let kept = resolve(Some("/root/kept"));
+        // The victim's run dies somewhere and is run again.
+        let mut seen = 0;
+        let mut observer = |_: &Event| {
+            seen += 1;
+            if seen == crash {
+                Control::Crash
+            } else {
+                Control::Continue
+            }
+        };
+        let runnable = planned(&cluster, "node2", &kept).unwrap();
+        Executor::new(runnable, "op")
+            .run(&mut world, &mut observer)
+            .unwrap();
+        assert_eq!(
+            run(&cluster, "node1", &resolve(None)).unwrap(),
+            Outcome::Done
+        );
+        for _ in 0..3 {
+            run(&cluster, "node2", &kept).unwrap();
+        }
+        assert!(
+            cluster.borrow().kept("node2").contains(&lost),
+            "crash {crash}"
+        );
+        assert_eq!(cluster.borrow().serves(), ["node1"], "crash {crash}");
+        let cluster = cluster.borrow();
+        assert_eq!(cluster.data_version("node1"), cluster.data_version("node2"));
+    }
 }

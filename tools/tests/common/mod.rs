@@ -155,6 +155,11 @@ pub(crate) struct Running {
 impl Running {
     /// Reads on until a step begins.
     pub(crate) fn until(&mut self, step: &str) {
+        self.until_all(step, 1);
+    }
+
+    /// Reads on until a step has begun so many times, for as many resources.
+    pub(crate) fn until_all(&mut self, step: &str, mut times: usize) {
         let mut line = String::new();
         loop {
             line.clear();
@@ -163,7 +168,10 @@ impl Running {
             self.seen.push_str(&line);
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["event"] == "begin" && event["step"] == step {
-                return;
+                times -= 1;
+                if times == 0 {
+                    return;
+                }
             }
         }
     }
@@ -186,11 +194,27 @@ impl Cluster {
     }
 
     pub(crate) fn boot_with(name: &str, drbd_conf: &str, placement: &str) -> Option<Cluster> {
+        Self::boot_on(name, drbd_conf, placement, &["192M"])
+    }
+
+    /// Two nodes with these disks each.
+    pub(crate) fn boot_on(
+        name: &str,
+        drbd_conf: &str,
+        placement: &str,
+        disks: &[&str],
+    ) -> Option<Cluster> {
+        let furnished = |mut n: uml_lab::NodeBuilder| {
+            for disk in disks {
+                n = n.disk(*disk);
+            }
+            n.keep("/var/lib/ha-failover")
+        };
         let lab = Lab::builder()
             .name(name)
-            .packages(["btrfs-progs", "busybox-static", "dmsetup", "lxc"])
-            .node("node1", |n| n.disk("192M").keep("/var/lib/ha-failover"))
-            .node("node2", |n| n.disk("192M").keep("/var/lib/ha-failover"))
+            .packages(["btrfs-progs", "busybox-static", "dmsetup", "fdisk", "lxc"])
+            .node("node1", furnished)
+            .node("node2", furnished)
             .wire("repl", |w| {
                 w.port("node1", "10.0.254.1/30")
                     .port("node2", "10.0.254.2/30")
@@ -263,6 +287,15 @@ impl Cluster {
             &output.stdout_text(),
             output.stderr_text(),
         )
+    }
+
+    /// The same command on both nodes at once.
+    pub(crate) fn on_both(&self, arguments: &[&str]) {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.failover("node2", arguments).ok("node2"));
+            self.failover("node1", arguments).ok("node1");
+            other.join().unwrap();
+        });
     }
 
     pub(crate) fn spawn(&self, node: &str, arguments: &[&str]) -> Running {

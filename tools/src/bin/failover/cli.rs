@@ -49,10 +49,34 @@ pub(crate) enum Command {
     /// Prints the plan of a command, or why it is refused, and runs nothing.
     Plan {
         #[command(subcommand)]
-        request: RequestCommand,
+        request: PlanCommand,
     },
     #[command(flatten)]
     Request(RequestCommand),
+    #[command(flatten)]
+    Group(GroupCommand),
+    /// At boot: as `up`, with time for a peer that boots too; then serves what is this node's, if the peer agrees.
+    Boot {
+        /// Only these resources.
+        resources: Vec<String>,
+    },
+    /// Before the node goes down: stops what it serves and takes the resources out of the kernel.
+    Shutdown {
+        /// Only these resources.
+        resources: Vec<String>,
+    },
+    /// Lists the snapshots of the mounted store.
+    Snapshots {
+        /// The resource.
+        resource: String,
+        /// Only of this container.
+        container: Option<String>,
+    },
+    /// Reports how the space of the mounted store is used.
+    Space {
+        /// The resource.
+        resource: String,
+    },
     /// Waits until both disks are UpToDate, with progress.
     WaitSync {
         /// The resource.
@@ -79,8 +103,96 @@ pub(crate) enum Command {
     },
 }
 
+/// What can be planned.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    #[command(flatten)]
+    Request(RequestCommand),
+    #[command(flatten)]
+    Group(GroupCommand),
+}
+
+/// What concerns all resources.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Empties a node: run on the other one it takes everything over, run on that node it gives everything away.
+    Evacuate {
+        /// The node to be emptied. (The field must not be called as the global option `--node`.)
+        #[arg(value_name = "NODE")]
+        empty: String,
+        /// A copy of the other node's placement file, to compare before anything stops.
+        #[arg(long, value_name = "FILE")]
+        peer_placement: Option<PathBuf>,
+    },
+    /// Brings each resource back to its owner in the placement: this node's part of it.
+    Balance {
+        /// Only take what is this node's (run this first, on both).
+        #[arg(long, conflicts_with = "give")]
+        take: bool,
+        /// Only give away what is the other's.
+        #[arg(long)]
+        give: bool,
+        /// A copy of the other node's placement file, to compare before anything stops.
+        #[arg(long, value_name = "FILE")]
+        peer_placement: Option<PathBuf>,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum RequestCommand {
+    /// Before day 0: makes one partition on each disk that drbd.conf uses by its first partition.
+    Partition {
+        /// The resource.
+        resource: String,
+        /// Dangerous: your word that what is on the disks may be destroyed.
+        #[arg(long, value_name = "TEXT")]
+        erase: Option<String>,
+    },
+    /// After a split brain, run on both nodes: gives up what the victim has written since, and keeps it aside.
+    ResolveSplitBrain {
+        /// The resource.
+        resource: String,
+        /// The node whose changes since the split are given up.
+        #[arg(long, value_name = "NODE")]
+        victim: String,
+        /// On the victim: a directory of this node for what would be lost, as Btrfs streams.
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+        /// Dangerous: your word that the victim's changes may go, and why.
+        #[arg(long, value_name = "TEXT")]
+        accept: String,
+    },
+    /// Keeps a container as it is now: a read-only snapshot in the store.
+    Snapshot {
+        /// The resource.
+        resource: String,
+        /// The container.
+        container: String,
+        /// The snapshot's name [default: the time, as 20261231T235959Z].
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Makes a new container of a snapshot.
+    RestoreSnapshot {
+        /// The resource.
+        resource: String,
+        /// The container that was kept.
+        container: String,
+        /// The snapshot.
+        name: String,
+        /// The new container's name.
+        #[arg(long, value_name = "NAME")]
+        into: String,
+    },
+    /// Deletes a snapshot.
+    DeleteSnapshot {
+        /// The resource.
+        resource: String,
+        /// The container that was kept.
+        container: String,
+        /// The snapshot.
+        name: String,
+    },
     /// Loads the module, makes the mount point, creates metadata on blank disks, then as `up`.
     Prepare {
         /// The resource.
@@ -158,7 +270,12 @@ pub(crate) struct PeerPlacement {
 impl RequestCommand {
     pub(crate) fn resource(&self) -> &str {
         match self {
-            RequestCommand::Prepare { resource }
+            RequestCommand::Partition { resource, .. }
+            | RequestCommand::ResolveSplitBrain { resource, .. }
+            | RequestCommand::Snapshot { resource, .. }
+            | RequestCommand::RestoreSnapshot { resource, .. }
+            | RequestCommand::DeleteSnapshot { resource, .. }
+            | RequestCommand::Prepare { resource }
             | RequestCommand::Up { resource }
             | RequestCommand::Down { resource }
             | RequestCommand::Initialize { resource, .. }
@@ -192,6 +309,8 @@ mod tests {
         let help = Cli::command().render_long_help().to_string();
         assert!(!help.contains("force"), "{help}");
         assert!(Cli::try_parse_from(["failover", "takeover", "r0", "--force"]).is_err());
+        let cli = Cli::try_parse_from(["failover", "evacuate", "node1"]).unwrap();
+        assert_eq!(cli.node, None, "the node to be emptied is not this one");
         let cli = Cli::try_parse_from(["failover", "plan", "release", "r0", "--json"]).unwrap();
         assert!(cli.json && matches!(cli.command, Command::Plan { .. }));
     }

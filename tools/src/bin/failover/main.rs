@@ -1,7 +1,10 @@
 //! `failover`: what an operator runs on a node.
 
+mod boot;
 mod cli;
+mod group;
 mod output;
+mod snapshots;
 mod status;
 mod watchdog;
 
@@ -13,12 +16,12 @@ use clap::Parser;
 use ha_failover::plan::Takeover;
 use ha_failover::{
     Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node,
-    Outcome, Placement, Request, Resource, Runnable, World, placement::Fence,
+    Outcome, Placement, Plan, Request, Resource, Runnable, World, placement::Fence,
 };
 use serde_json::json;
 use tools::exit;
 
-use cli::{Cli, Command, PeerPlacement, RequestCommand};
+use cli::{Cli, Command, PeerPlacement, PlanCommand, RequestCommand};
 use output::Output;
 
 fn main() -> ExitCode {
@@ -95,6 +98,13 @@ impl Context {
 }
 
 fn run(cli: &Cli, output: &mut Output) -> Result<u8> {
+    if std::env::var_os(tools::INSIDE_HANDLER).is_some() {
+        return Err(Error::new(
+            ha_failover::ErrorKind::Usage,
+            "called from a handler of DRBD, which waits for its end: everything here would wait for DRBD",
+        )
+        .remedy("start it apart, for example by `systemd-run --no-block failover ...`"));
+    }
     let context = Context::new(cli)?;
     match &cli.command {
         Command::Status { resource } => status::status(
@@ -105,7 +115,18 @@ fn run(cli: &Cli, output: &mut Output) -> Result<u8> {
             output,
             |r| context.node(r),
         ),
-        Command::Plan { request } => plan_only(&context, request, output),
+        Command::Plan { request } => match request {
+            PlanCommand::Request(request) => plan_only(&context, request, output),
+            PlanCommand::Group(command) => group::plan_only(&context, command, output),
+        },
+        Command::Group(command) => group::operate(&context, command, output),
+        Command::Boot { resources } => boot::boot(&context, resources, output),
+        Command::Shutdown { resources } => boot::shutdown(&context, resources, output),
+        Command::Snapshots {
+            resource,
+            container,
+        } => snapshots::list(context.node(resource)?, container.as_deref(), output),
+        Command::Space { resource } => snapshots::space(context.node(resource)?, output),
         Command::Request(request) => operate(&context, request, output),
         Command::WaitSync { resource, deadline } => {
             wait_sync(&context, resource, *deadline, output)
@@ -132,6 +153,41 @@ fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
     let resource = context.placement.resource(command.resource())?;
     let attestation = |text: &Option<String>| text.as_deref().map(Attestation::new).transpose();
     Ok(match command {
+        RequestCommand::Partition { erase, .. } => Request::Partition {
+            erase: attestation(erase)?,
+        },
+        RequestCommand::ResolveSplitBrain {
+            victim,
+            keep,
+            accept,
+            ..
+        } => Request::ResolveSplitBrain {
+            victim: victim.clone(),
+            keep: keep.as_deref().map(absolute),
+            accept: Attestation::new(accept)?,
+        },
+        RequestCommand::Snapshot {
+            container, name, ..
+        } => Request::Snapshot {
+            container: container.clone(),
+            name: name.clone().unwrap_or_else(snapshots::name_of_now),
+        },
+        RequestCommand::RestoreSnapshot {
+            container,
+            name,
+            into,
+            ..
+        } => Request::RestoreSnapshot {
+            container: container.clone(),
+            name: name.clone(),
+            into: into.clone(),
+        },
+        RequestCommand::DeleteSnapshot {
+            container, name, ..
+        } => Request::DeleteSnapshot {
+            container: container.clone(),
+            name: name.clone(),
+        },
         RequestCommand::Prepare { .. } => Request::Prepare,
         RequestCommand::Up { .. } => Request::Up,
         RequestCommand::Down { .. } => Request::Down,
@@ -160,9 +216,13 @@ fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
                 && let Some(mut fencer) = CommandFencer::from_placement(&resource.fence)
                 && let Ok(peer) = resource.peer_of(&context.node)
             {
-                watchdog::begin("ask for the peer's power state", fencing(resource));
+                watchdog::begin(
+                    watchdog::MAIN,
+                    "ask for the peer's power state",
+                    fencing(resource),
+                );
                 takeover.peer_power = Some(fencer.status(peer)?);
-                watchdog::begin("look at the system", LOOK);
+                watchdog::begin(watchdog::MAIN, "look at the system", LOOK);
             }
             Request::Takeover(takeover)
         }
@@ -170,9 +230,14 @@ fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
 }
 
 fn peer_digest(context: &Context, resource: &str, peer: &PeerPlacement) -> Result<Option<String>> {
-    let Some(path) = &peer.peer_placement else {
-        return Ok(peer.peer_placement_digest.clone());
-    };
+    match &peer.peer_placement {
+        None => Ok(peer.peer_placement_digest.clone()),
+        Some(path) => digest_in(context, resource, path).map(Some),
+    }
+}
+
+/// The digest of a resource in a copy of the other node's placement; an error names what differs.
+fn digest_in(context: &Context, resource: &str, path: &Path) -> Result<String> {
     let theirs = Placement::load(path)?;
     let theirs = theirs.resource(resource)?;
     let ours = context.placement.resource(resource)?;
@@ -189,7 +254,7 @@ fn peer_digest(context: &Context, resource: &str, peer: &PeerPlacement) -> Resul
         )
         .remedy("make the two files equal (all but [local]); nothing was changed"));
     }
-    Ok(Some(theirs.digest()))
+    Ok(theirs.digest())
 }
 
 fn plan_only(context: &Context, command: &RequestCommand, output: &mut Output) -> Result<u8> {
@@ -225,9 +290,20 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
     // Without the lock the findings above may still be of use; nothing is done.
     let _lock = lock?;
     output.plan(&plan);
+    execute(&mut node, facts, plan, &request, output)
+}
+
+/// Runs a plan that was printed, with the lock held.
+fn execute(
+    node: &mut Node,
+    facts: Facts,
+    plan: Plan,
+    request: &Request,
+    output: &mut Output,
+) -> Result<u8> {
     if plan.is_empty() {
         if let Some(open) = facts.open.filter(|open| open.request == request.name()) {
-            ha_failover::exec::close(&mut node, &open)?;
+            ha_failover::exec::close(node, &open)?;
         }
         return Ok(output.end("done", exit::DONE, None));
     }
@@ -238,7 +314,7 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
                 .map_err(|_| internal("the plan needs evidence and does not say so"))?;
             (runnable, facts)
         }
-        Some(need) => match proved(&mut node, &request, &need.node, output)? {
+        Some(need) => match proved(node, request, &need.node, output)? {
             Ok(proved) => proved,
             Err(status) => return Ok(status),
         },
@@ -246,10 +322,9 @@ fn operate(context: &Context, command: &RequestCommand, output: &mut Output) -> 
     node.note(&facts)?;
     let op = format!("{}-{}", node.wall(), std::process::id());
     let executor = Executor::new(runnable, op);
-    watchdog::between();
-    let (outcome, timings) = executor.run(&mut node, &mut |event: &ha_failover::Event| {
-        output.step(event)
-    })?;
+    watchdog::between(output.task());
+    let (outcome, timings) =
+        executor.run(node, &mut |event: &ha_failover::Event| output.step(event))?;
     node.keep_timings(&timings);
     Ok(report(&outcome, output))
 }
@@ -286,7 +361,7 @@ fn proved(
         None => {
             let mut fencer = CommandFencer::from_placement(&node.resource().fence)
                 .ok_or_else(|| internal("no fence method"))?;
-            watchdog::begin(
+            output.begins(
                 &format!("prove that {peer} is off"),
                 fencing(node.resource()),
             );
@@ -297,7 +372,7 @@ fn proved(
     };
     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     output.evidence(peer, &evidence.to_string(), ms);
-    watchdog::begin("look at the system", LOOK);
+    output.begins("look at the system", LOOK);
     let facts = node.facts()?;
     match ha_failover::plan(&facts, node.resource(), &request) {
         Ok(plan) => plan
@@ -348,13 +423,10 @@ fn report(outcome: &Outcome, output: &Output) -> u8 {
         ),
         _ => ("failed", exit::ERROR, None, Some("stopped".to_owned())),
     };
-    if let Some(text) = text
-        && !output.is_json()
-    {
-        eprintln!("failover: {text}");
-        if let Some(remedy) = failure.and_then(|(_, f)| f.remedy.as_deref()) {
-            eprintln!("  {remedy}");
-        }
+    if let Some(text) = text {
+        let remedy = failure.and_then(|(_, f)| f.remedy.as_deref());
+        let remedy = remedy.map(|r| format!("\n  {r}")).unwrap_or_default();
+        output.complain(&format!("{text}{remedy}"));
     }
     output.end(word, status, failure)
 }
@@ -368,7 +440,11 @@ fn create_container(
 ) -> Result<u8> {
     let mut node = context.node(resource)?;
     let _lock = node.lock(&format!("create-container {resource} {}", new.name))?;
-    watchdog::begin(&format!("create container {}", new.name), deadline);
+    watchdog::begin(
+        watchdog::MAIN,
+        &format!("create container {}", new.name),
+        deadline,
+    );
     node.create_container(new, deadline)?;
     output.say(&format!(
         "container {} is made in {}",
@@ -389,7 +465,7 @@ fn wait_sync(
     let begun = Instant::now();
     let mut last = None;
     loop {
-        watchdog::begin("look at the system", LOOK);
+        watchdog::begin(watchdog::MAIN, "look at the system", LOOK);
         let facts = node.facts()?;
         let Some(drbd) = &facts.drbd else {
             return Err(Error::new(
@@ -435,5 +511,6 @@ mod tests {
     #[test]
     fn helper_and_library_agree() {
         assert_eq!(tools::FENCED_DIR, ha_failover::node::FENCED_DIR);
+        assert_eq!(tools::SPLIT_BRAIN_DIR, ha_failover::node::SPLIT_BRAIN_DIR);
     }
 }

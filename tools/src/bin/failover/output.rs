@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use ha_failover::{Control, Event, Failure, FailureKind, Plan, Refusal};
+use ha_failover::{Control, Event, Failure, FailureKind, GroupPlan, Plan, Refusal};
 use serde_json::{Value, json};
 use tools::exit;
 
@@ -13,6 +13,8 @@ use crate::watchdog;
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// One of several resources that are worked on: named on each line.
+    resource: Option<String>,
     begun: Instant,
     /// For tests: where to end as by `kill -9`.
     die_at: Option<String>,
@@ -28,6 +30,7 @@ impl Output {
     pub(crate) fn new(json: bool, die_at: Option<String>) -> Self {
         Output {
             json,
+            resource: None,
             begun: Instant::now(),
             die_at,
             in_gap: Vec::new(),
@@ -37,6 +40,58 @@ impl Output {
         }
     }
 
+    /// For one of several resources that are worked on at the same time.
+    pub(crate) fn of(&self, resource: &str) -> Self {
+        Output {
+            resource: Some(resource.to_owned()),
+            begun: self.begun,
+            ..Output::new(self.json, self.die_at.clone())
+        }
+    }
+
+    /// The word by which the watchdog knows this work.
+    pub(crate) fn task(&self) -> &str {
+        self.resource.as_deref().unwrap_or(watchdog::MAIN)
+    }
+
+    /// Announces what may hang, for the watchdog.
+    pub(crate) fn begins(&self, what: &str, deadline: Duration) {
+        watchdog::begin(self.task(), what, deadline);
+    }
+
+    /// What is to be printed for people; the resource stands before each line where there are several.
+    fn lines(&self, text: &str) -> String {
+        match &self.resource {
+            None => text.to_owned(),
+            Some(resource) => {
+                let lines: Vec<_> = text.lines().map(|l| format!("{resource}: {l}")).collect();
+                lines.join("\n")
+            }
+        }
+    }
+
+    /// A line about something that went wrong, for people.
+    pub(crate) fn complain(&self, text: &str) {
+        if !self.json {
+            eprintln!("failover: {}", self.lines(text));
+        }
+    }
+
+    pub(crate) fn group(&self, plan: &GroupPlan) {
+        self.event(&json!({"event": "group", "plan": plan}));
+        self.say(&plan.to_string());
+    }
+
+    /// Knows a plan that was printed as part of a whole.
+    pub(crate) fn knows(&mut self, plan: &Plan) {
+        self.in_gap = plan.steps.iter().map(|s| s.in_gap).collect();
+        let ms = Duration::from_millis;
+        self.deadlines = [
+            plan.steps.iter().map(|s| s.deadline()).collect(),
+            plan.undo.iter().map(|u| ms(u.deadline_ms)).collect(),
+        ];
+    }
+
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
@@ -44,6 +99,10 @@ impl Output {
     /// One JSON value on a line of its own, at once.
     pub(crate) fn event(&self, value: &Value) {
         if self.json {
+            let mut value = value.clone();
+            if let (Some(resource), Some(fields)) = (&self.resource, value.as_object_mut()) {
+                fields.insert("resource".into(), json!(resource));
+            }
             let mut out = std::io::stdout().lock();
             // A reader that went away must not stop an operation half way.
             let _ = writeln!(out, "{value}").and_then(|()| out.flush());
@@ -54,17 +113,12 @@ impl Output {
     pub(crate) fn say(&self, text: &str) {
         if !self.json {
             let mut out = std::io::stdout().lock();
-            let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+            let _ = writeln!(out, "{}", self.lines(text)).and_then(|()| out.flush());
         }
     }
 
     pub(crate) fn plan(&mut self, plan: &Plan) {
-        self.in_gap = plan.steps.iter().map(|s| s.in_gap).collect();
-        let ms = Duration::from_millis;
-        self.deadlines = [
-            plan.steps.iter().map(|s| s.deadline()).collect(),
-            plan.undo.iter().map(|u| ms(u.deadline_ms)).collect(),
-        ];
+        self.knows(plan);
         self.event(&json!({"event": "plan", "plan": plan}));
         self.say(&plan.to_string());
     }
@@ -76,20 +130,14 @@ impl Output {
             "resource": refusal.resource,
             "findings": refusal.findings,
         }));
-        if !self.json {
-            eprintln!("failover: {refusal}");
-        }
+        self.complain(&refusal.to_string());
         exit::REFUSED
     }
 
     pub(crate) fn error(&self, message: &str, remedy: Option<&str>) {
         self.event(&json!({"event": "error", "message": message, "remedy": remedy}));
-        if !self.json {
-            eprintln!("failover: {message}");
-            if let Some(remedy) = remedy {
-                eprintln!("  {remedy}");
-            }
-        }
+        let remedy = remedy.map(|r| format!("\n  {r}")).unwrap_or_default();
+        self.complain(&format!("{message}{remedy}"));
     }
 
     pub(crate) fn evidence(&self, node: &str, text: &str, ms: u64) {
@@ -109,7 +157,7 @@ impl Output {
             } => {
                 let deadlines = &self.deadlines[usize::from(*undo)];
                 let deadline = deadlines.get(n - 1).copied().unwrap_or_default();
-                watchdog::begin(&action.to_string(), deadline);
+                self.begins(&action.to_string(), deadline);
                 if !undo && self.in_gap.get(n - 1) == Some(&true) && self.gap.is_none() {
                     self.gap = Some((*at_ms, *at_ms));
                 }
@@ -130,7 +178,7 @@ impl Output {
                 ms,
                 at_ms,
             } => {
-                watchdog::between();
+                watchdog::between(self.task());
                 if (*undo || self.in_gap.get(n - 1) == Some(&true))
                     && let Some((_, end)) = &mut self.gap
                 {

@@ -113,6 +113,13 @@ fn text(facts: &Facts, resource: &Resource, summary: &str) -> String {
             ));
         }
     }
+    if let Some(when) = &facts.split_brain {
+        lines.push(format!(
+            "  SPLIT BRAIN ({when}): both nodes have written on their own; decide whose changes are given up, then \
+             `failover resolve-split-brain {} --victim NODE --keep DIR --accept TEXT` there, and on the other node too",
+            resource.name
+        ));
+    }
     match &facts.mount.store {
         Some(store) => lines.push(format!(
             "  {} on {}{}",

@@ -12,6 +12,7 @@
     reason = "fork: a second start of the program would be part of every downtime"
 )]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,18 +31,26 @@ use tools::exit;
 /// What the child gets beyond the deadline it named: its own words about it are better.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The task of who has only one.
+pub(crate) const MAIN: &str = "-";
+
 /// Where the worker announces what it does; nobody listens without a watchdog.
 static WORD: Mutex<Option<File>> = Mutex::new(None);
 
-/// Says what is begun now and how long it may take.
-pub(crate) fn begin(what: &str, deadline: Duration) {
+/// Says what is begun now and how long it may take. `task` is a word; each has its own deadline.
+pub(crate) fn begin(task: &str, what: &str, deadline: Duration) {
     let ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-    tell(&format!("{ms} {}\n", what.replace('\n', " ")));
+    tell(&format!("{ms} {task} {}\n", what.replace('\n', " ")));
 }
 
 /// Says that what was begun has ended, and a short pause between two steps follows.
-pub(crate) fn between() {
-    begin("write down what was done", Duration::from_secs(60));
+pub(crate) fn between(task: &str) {
+    begin(task, "write down what was done", Duration::from_secs(60));
+}
+
+/// Says that a task is over.
+pub(crate) fn over(task: &str) {
+    tell(&format!("over {task}\n"));
 }
 
 fn tell(line: &str) {
@@ -123,8 +132,8 @@ struct Watch {
     err: Option<File>,
     /// What the child said and has not ended with a newline yet.
     said: Vec<u8>,
-    doing: String,
-    until: Instant,
+    /// What each task does, and until when it may.
+    doing: BTreeMap<String, (String, Instant)>,
 }
 
 impl Watch {
@@ -142,14 +151,29 @@ impl Watch {
             out: pipes.out.map(|(fd, _)| read(fd)),
             err: pipes.err.map(|(fd, _)| read(fd)),
             said: Vec::new(),
-            doing: "begin".into(),
-            until: begun + Duration::from_secs(120),
+            doing: [(
+                MAIN.into(),
+                ("begin".into(), begun + Duration::from_secs(120)),
+            )]
+            .into(),
         }
+    }
+
+    /// The task whose time is up first.
+    fn next(&self) -> Option<(&str, Instant)> {
+        let tasks = self
+            .doing
+            .values()
+            .map(|(what, until)| (what.as_str(), *until));
+        tasks.min_by_key(|(_, until)| *until)
     }
 
     fn run(mut self) -> ExitCode {
         loop {
-            let left = self.until.saturating_duration_since(Instant::now());
+            let left = match self.next() {
+                None => GRACE,
+                Some((_, until)) => until.saturating_duration_since(Instant::now()),
+            };
             if left.is_zero() {
                 return self.given_up();
             }
@@ -191,12 +215,17 @@ impl Watch {
             if first == "exit" {
                 return Word::Exit(rest.parse().unwrap_or(exit::ERROR));
             }
+            if first == "over" {
+                self.doing.remove(rest);
+                continue;
+            }
+            let (task, what) = rest.split_once(' ').unwrap_or((MAIN, rest));
             let deadline = Duration::from_millis(first.parse().unwrap_or(0));
-            self.doing = rest.to_owned();
             let now = Instant::now();
-            self.until = now
+            let until = now
                 .checked_add(deadline.saturating_add(GRACE))
                 .unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
+            self.doing.insert(task.to_owned(), (what.to_owned(), until));
         }
         Word::More
     }
@@ -237,15 +266,18 @@ impl Watch {
         self.pass_on();
         let _ = kill(self.child, Signal::SIGKILL);
         let ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let doing = self
+            .next()
+            .map_or_else(String::new, |(what, _)| what.to_owned());
         let message = format!(
-            "{}: no answer at its deadline; it hangs in the kernel (process {}) and may still happen",
-            self.doing, self.child
+            "{doing}: no answer at its deadline; it hangs in the kernel (process {}) and may still happen",
+            self.child
         );
         let remedy = "look at the kernel log for I/O that hangs, then run the same command again; it looks first";
         if self.json {
             let end = serde_json::json!({
                 "event": "end", "outcome": "unknown", "exit": exit::UNKNOWN, "ms": ms,
-                "step": self.doing, "message": message, "remedy": remedy,
+                "step": doing, "message": message, "remedy": remedy,
             });
             let mut out = std::io::stdout().lock();
             let _ = writeln!(out, "{end}").and_then(|()| out.flush());
