@@ -545,6 +545,22 @@ mod tests {
         assert_eq!((open, kinds.len()), (0, 9));
     }
 
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_schedule_is_data() {
+        let schedule = Schedule::random(9, &menu(), 30);
+        let text = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
+        let script = Schedule::new().at(Duration::from_millis(1500), Action::kill("a"));
+        let text =
+            r#"{"seed":null,"steps":[[{"secs":1,"nanos":500000000},{"Kill":{"node":"a"}}]]}"#;
+        assert_eq!(serde_json::to_string(&script).unwrap(), text);
+        // What a policy does not say is sound.
+        let text = r#"{"Wire":{"wire":"w","from":"a","to":"b","policy":{"loss":0.5}}}"#;
+        let lossy = Action::wire("w", "a", "b", Policy::new().loss(0.5));
+        assert_eq!(serde_json::from_str::<Action>(text).unwrap(), lossy);
+    }
+
     #[test]
     fn steps_are_in_the_order_of_time() {
         let second = Duration::from_secs(1);

@@ -393,22 +393,33 @@ fn faults_stay_over_the_loss_of_the_node(node: &Node) {
     assert!(io(node, BREAKABLE, "write", 0) && io(node, BOTH, "read", 0));
 }
 
-/// Btrfs on a disk that stops taking writes turns read-only.
+/// Btrfs turns read-only on a disk that stops taking writes, or only those of
+/// its superblocks, and is whole afterwards.
 fn a_file_system_notices(node: &Node) {
+    let disk = node.disk(BREAKABLE);
     let make = "mkfs.btrfs -qf /dev/ubdc && mount -t btrfs /dev/ubdc /mnt && echo kept >/mnt/file \
                 && sync /mnt/file";
     node.run_ok(["sh", "-c", make]).unwrap();
-    node.disk(BREAKABLE).inject(DiskFault::FailWrites).unwrap();
-    let write = "echo more >/mnt/other; sync -f /mnt";
-    drop(node.run(["sh", "-c", write]).unwrap());
-    let output = node.run(["sh", "-c", "echo >/mnt/third"]).unwrap();
-    assert!(!output.status.success());
-    let mounts = node.read_file("/proc/mounts").unwrap();
-    let mounts = String::from_utf8(mounts).unwrap();
-    assert!(mounts.contains(" /mnt btrfs ro,"), "{mounts}");
-    node.disk(BREAKABLE).heal().unwrap();
-    let again = "umount /mnt && mount -t btrfs /dev/ubdc /mnt && cat /mnt/file && umount /mnt";
-    assert_eq!(node.run_ok(["sh", "-c", again]).unwrap().stdout, b"kept\n");
+    for metadata in [false, true] {
+        if metadata {
+            for copy in [65536, 64 * MIB] {
+                disk.inject_at(copy..copy + 4096, DiskFault::Fail).unwrap();
+            }
+        } else {
+            disk.inject(DiskFault::FailWrites).unwrap();
+        }
+        let write = "echo more >/mnt/other; sync -f /mnt";
+        drop(node.run(["sh", "-c", write]).unwrap());
+        let output = node.run(["sh", "-c", "echo >/mnt/third"]).unwrap();
+        assert!(!output.status.success());
+        let mounts = node.read_file("/proc/mounts").unwrap();
+        let mounts = String::from_utf8(mounts).unwrap();
+        assert!(mounts.contains(" /mnt btrfs ro,"), "{mounts}");
+        disk.heal().unwrap();
+        let again = "umount /mnt && mount -t btrfs /dev/ubdc /mnt && cat /mnt/file";
+        assert_eq!(node.run_ok(["sh", "-c", again]).unwrap().stdout, b"kept\n");
+    }
+    node.run_ok(["umount", "/mnt"]).unwrap();
 }
 
 fn a_file_system_is_full(node: &Node) {

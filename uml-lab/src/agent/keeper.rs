@@ -181,7 +181,7 @@ fn set_hung(kernel: &Kernel, hang: bool) -> std::io::Result<()> {
     }
     sys::send_signal(kernel.main, sys::SIGSTOP)?;
     // Whoever asked may rely on it that nothing happens in the node any more.
-    loop {
+    for _ in 0..10_000 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", kernel.main))?;
         // The state comes behind the name, which is in parentheses.
         let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
@@ -191,6 +191,8 @@ fn set_hung(kernel: &Kernel, hang: bool) -> std::io::Result<()> {
             _ => std::thread::sleep(std::time::Duration::from_millis(1)),
         }
     }
+    // It waits for the host, uninterruptibly; the keeper has other nodes too.
+    Err(std::io::Error::from_raw_os_error(sys::ETIMEDOUT))
 }
 
 /// Kills and reaps every child, whatever group it is in.
