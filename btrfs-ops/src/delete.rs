@@ -59,6 +59,14 @@ impl DeleteOptions {
         self
     }
 
+    /// The same options without any waiting.
+    pub(crate) fn without_waiting(&self) -> Self {
+        Self {
+            wait: Wait::Nothing,
+            ..self.clone()
+        }
+    }
+
     /// Returns when the deletion is on disk, so that a crash cannot undo it.
     /// The space is not free yet.
     pub fn durable(mut self) -> Self {

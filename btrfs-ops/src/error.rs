@@ -95,6 +95,8 @@ pub enum ErrorKind {
     BadStream,
     /// What an incremental stream builds on is not here.
     MissingParent,
+    /// Those who write could not be stopped, or could not go on.
+    Freeze,
     /// This kernel does not have the request.
     Unsupported,
     /// The deadline passed. What was asked for may still happen.
@@ -337,6 +339,10 @@ pub(crate) enum Request {
     Resize,
     Send,
     SetReceived,
+    DefaultSubvolume,
+    Scrub,
+    Balance,
+    Quota,
     Open,
 }
 
@@ -359,6 +365,10 @@ impl Request {
             Self::Resize => "resize",
             Self::Send => "send",
             Self::SetReceived => "set received uuid",
+            Self::DefaultSubvolume => "default subvolume",
+            Self::Scrub => "scrub",
+            Self::Balance => "balance",
+            Self::Quota => "quota",
             Self::Open => "open subvolume",
         }
     }
@@ -436,13 +446,36 @@ impl Request {
                 K::ReadOnly,
                 "it has to be set before the subvolume is made read-only",
             ),
-            (Self::Resize, Errno::EBUSY) => (
-                K::Busy,
-                "another exclusive operation runs on this file system",
-            ),
-            (Self::List | Self::Label | Self::Resize, Errno::EPERM) => {
-                (K::Permission, "needs CAP_SYS_ADMIN")
+            (Self::DefaultSubvolume, Errno::ENOENT) => (K::NotFound, "no subvolume has this id"),
+            (Self::Scrub | Self::Balance, Errno::ENOTCONN) => (K::NotFound, "none is running"),
+            (Self::Scrub | Self::Balance, Errno::EINPROGRESS) => (K::Busy, "one is running"),
+            (Self::Scrub | Self::Balance, Errno::ECANCELED) => {
+                (K::Cancelled, "cancelled or paused by a request")
             }
+            (Self::Balance, Errno::ENOSPC) => (
+                K::NoSpace,
+                "no unallocated space to move block groups to; begin with those least used",
+            ),
+            (Self::Quota, Errno::ENOTCONN) => (K::NotFound, "quotas are not enabled"),
+            (Self::Quota, Errno::EBUSY) => {
+                (K::Busy, "the group has members or usage, or a rescan runs")
+            }
+            (Self::Resize | Self::Scrub | Self::Balance | Self::DefaultSubvolume, Errno::EBUSY) => {
+                (
+                    K::Busy,
+                    "another exclusive operation runs on this file system",
+                )
+            }
+            (
+                Self::List
+                | Self::Label
+                | Self::Resize
+                | Self::DefaultSubvolume
+                | Self::Scrub
+                | Self::Balance
+                | Self::Quota,
+                Errno::EPERM,
+            ) => (K::Permission, "needs CAP_SYS_ADMIN"),
             (Self::Open, Errno::EPERM) => {
                 (K::Permission, "needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH")
             }

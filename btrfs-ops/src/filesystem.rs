@@ -170,10 +170,15 @@ pub fn devices(fd: impl AsFd) -> Result<Vec<Device>> {
     let fd = fd.as_fd();
     let wrap = |errno| Error::ioctl(Request::FilesystemInfo, target(fd), fd, errno);
     let fs = uapi::fs_info(fd, 0).map_err(wrap)?;
+    // Device 0 exists while one is being replaced.
+    devices_between(fd, 0, fs.max_id)
+}
+
+pub(crate) fn devices_between(fd: BorrowedFd<'_>, least: u64, most: u64) -> Result<Vec<Device>> {
+    let wrap = |errno| Error::ioctl(Request::FilesystemInfo, target(fd), fd, errno);
     let mut devices = Vec::new();
-    // Numbers have gaps where devices were removed. Device 0 exists while one
-    // is being replaced.
-    for id in 0..=fs.max_id {
+    // Numbers have gaps where devices were removed.
+    for id in least..=most {
         let args = match uapi::dev_info(fd, id) {
             Ok(args) => args,
             Err(Errno::ENODEV) => continue,
@@ -231,8 +236,12 @@ impl DeviceStats {
 #[doc(alias = "BTRFS_IOC_GET_DEV_STATS")]
 pub fn device_stats(fd: impl AsFd) -> Result<Vec<DeviceStats>> {
     let fd = fd.as_fd();
+    stats_of(fd, &devices(fd)?)
+}
+
+pub(crate) fn stats_of(fd: BorrowedFd<'_>, devices: &[Device]) -> Result<Vec<DeviceStats>> {
     let mut all = Vec::new();
-    for device in devices(fd)? {
+    for device in devices {
         match uapi::dev_stats(fd, device.id) {
             Ok([write, read, flush, corruption, generation]) => all.push(DeviceStats {
                 device: device.id,
@@ -330,6 +339,23 @@ pub struct Space {
 }
 
 impl Space {
+    /// Less than an eighth of what is allocated for metadata is free, and not
+    /// enough is unallocated for another block group of 256 MiB, or of a tenth
+    /// of a small file system. Snapshots and deletions may fail then while there
+    /// is room for content.
+    #[must_use]
+    pub fn metadata_nearly_full(&self) -> bool {
+        let metadata = self
+            .groups
+            .iter()
+            .filter(|group| matches!(group.kind, BlockGroupKind::Metadata | BlockGroupKind::Mixed));
+        let (allocated, used) = metadata.fold((0u64, 0u64), |(allocated, used), group| {
+            (allocated + group.allocated.0, used + group.used.0)
+        });
+        let room = (256 << 20).min(self.total.0 / 10);
+        allocated.saturating_sub(used) < allocated / 8 && self.unallocated.0 < room
+    }
+
     /// Used bytes of the emergency reserve: above zero means that metadata is
     /// all but full.
     #[must_use]
@@ -354,6 +380,10 @@ impl Space {
 #[doc(alias = "BTRFS_IOC_SPACE_INFO")]
 pub fn space(fd: impl AsFd) -> Result<Space> {
     let fd = fd.as_fd();
+    space_of(fd, &devices(fd)?)
+}
+
+pub(crate) fn space_of(fd: BorrowedFd<'_>, devices: &[Device]) -> Result<Space> {
     let rows = uapi::space_info(fd).map_err(|e| Error::ioctl(Request::Space, target(fd), fd, e))?;
     let groups = rows
         .into_iter()
@@ -364,7 +394,6 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
             used: Bytes(row.used_bytes),
         })
         .collect();
-    let devices = devices(fd)?;
     let total = devices.iter().map(|d| d.total.0).sum();
     let unallocated = devices
         .iter()

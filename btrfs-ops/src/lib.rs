@@ -28,15 +28,19 @@
 //!
 //! # What it does not do
 //!
-//! It does not make file systems or mount them, and it starts no program.
-//! Quotas, scrub, balance and the default subvolume are not here yet.
+//! It does not make file systems or mount them, does not add, replace or remove
+//! devices, and starts no program.
 
 mod delete;
 mod error;
 mod filesystem;
+mod group;
+mod health;
 mod incremental;
 mod list;
+mod maintain;
 mod mounts;
+mod nested;
 mod progress;
 mod receive;
 mod resize;
@@ -47,6 +51,7 @@ pub mod stream;
 mod subvolume;
 #[cfg(feature = "serde")]
 mod text;
+mod tree;
 mod types;
 mod uapi;
 
@@ -56,10 +61,20 @@ pub use filesystem::{
     BlockGroupKind, Device, DeviceStats, FilesystemInfo, Profile, Space, SpaceGroup, device_stats,
     devices, filesystem_info, label, set_label, space, sync, wait_cleaned,
 };
+pub use group::{Freeze, GroupSnapshot, Member, snapshot_group};
+pub use health::{Alarm, Capabilities, Health, HealthProbe};
 pub use incremental::{Common, Relation, SendPlan, Unusable, incremental};
 #[doc(hidden)]
 pub use list::list_by_walking;
 pub use list::{Listed, Listing, Method, Scope, Unreachable, list};
+pub use maintain::{
+    BalanceFilter, BalanceStatus, Qgroup, QgroupId, ScrubCounters, assign_qgroup, balance,
+    balance_cancel, balance_pause, balance_resume, balance_status, create_qgroup,
+    default_subvolume, disable_quotas, enable_quotas, limit_qgroup, qgroups, quota_rescan_runs,
+    remove_qgroup, rescan_quotas, scrub, scrub_all, scrub_cancel, scrub_status,
+    set_default_subvolume,
+};
+pub use nested::{NestedSnapshot, delete_nested, exchange};
 pub use progress::Progress;
 pub use receive::{
     Partial, ReceiveOptions, Received, ReceivedOnto, ReceivedSubvolume, origin, partial_receives,
@@ -68,6 +83,7 @@ pub use receive::{
 pub use resize::{Resized, Size, resize};
 pub use send::{Estimate, SendOptions, SendStream, Sent};
 pub use subvolume::{Access, ReceivedUuid, Subvolume, SubvolumeInfo, info, is_subvolume};
+pub use tree::SubvolumeTree;
 pub use types::{Bytes, Generation, SubvolId, Uuid};
 
 pub(crate) use filesystem::is_btrfs;

@@ -610,9 +610,9 @@ pub(crate) fn dev_stats(
 pub(crate) fn space_info(fd: BorrowedFd<'_>) -> Result<Vec<SpaceInfo>, Errno> {
     const HEAD: usize = size_of::<SpaceArgs>() / size_of::<u64>();
     const ROW: usize = size_of::<SpaceInfo>() / size_of::<u64>();
-    let mut slots = 0usize;
-    // Without slots the kernel answers how many rows there are; with slots,
-    // how many it wrote. A full buffer may have cut some off, so it is made
+    // More than there are in general, so that one call is enough.
+    let mut slots = 16usize;
+    // The kernel answers how many rows it wrote. A full buffer may have cut some off, so it is made
     // larger than the answer.
     loop {
         let mut buffer = vec![0u64; HEAD + slots * ROW];
@@ -621,7 +621,7 @@ pub(crate) fn space_info(fd: BorrowedFd<'_>) -> Result<Vec<SpaceInfo>, Errno> {
         // `space_slots` rows behind it: exactly the rest of `buffer`.
         unsafe { call(fd, SPACE_INFO, buffer.as_mut_ptr().cast::<SpaceArgs>()) }?;
         let rows = usize::try_from(buffer[1]).map_err(|_| Errno::EOVERFLOW)?;
-        if slots > 0 && rows < slots {
+        if rows < slots {
             return Ok(buffer[HEAD..]
                 .chunks_exact(ROW)
                 .take(rows)
@@ -632,7 +632,7 @@ pub(crate) fn space_info(fd: BorrowedFd<'_>) -> Result<Vec<SpaceInfo>, Errno> {
                 })
                 .collect());
         }
-        slots = rows.saturating_add(4);
+        slots *= 2;
         // About ten in truth: the limit keeps a wild number from memory.
         if slots > 4096 {
             return Err(Errno::EOVERFLOW);

@@ -5,6 +5,8 @@
 
 mod admin;
 mod common;
+mod group;
+mod hostile;
 mod streams;
 mod tree;
 

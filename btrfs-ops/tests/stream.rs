@@ -1,0 +1,449 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+//! The form of streams, without a file system.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use btrfs_ops::stream::{Command, Commands, Reader, Time, Version, Writer, dump, verify};
+use btrfs_ops::{ErrorKind, Generation, Uuid};
+
+fn uuid(n: u8) -> Option<Uuid> {
+    Uuid::from_bytes([n; 16])
+}
+
+/// One of each.
+fn all(version: Version) -> Vec<Command<'static>> {
+    let path = Path::new("dir/file");
+    let time = |sec, nsec| Time { sec, nsec };
+    let mut commands = vec![
+        Command::Snapshot {
+            path: Path::new("s1"),
+            uuid: uuid(1),
+            ctransid: Generation(7),
+            clone_uuid: uuid(2),
+            clone_ctransid: Generation(6),
+        },
+        Command::Subvol {
+            path: Path::new("s2"),
+            uuid: uuid(3),
+            ctransid: Generation(8),
+        },
+        Command::Mkfile {
+            path: Path::new("o257-7-0"),
+            ino: 257,
+        },
+        Command::Mkdir {
+            path: Path::new("dir"),
+            ino: 258,
+        },
+        Command::Mknod {
+            path,
+            ino: 259,
+            mode: 0o20600,
+            rdev: 0x103,
+        },
+        Command::Mkfifo {
+            path,
+            ino: 260,
+            mode: 0o10600,
+            rdev: 0,
+        },
+        Command::Mksock {
+            path,
+            ino: 261,
+            mode: 0o140600,
+            rdev: 0,
+        },
+        Command::Symlink {
+            path,
+            ino: 262,
+            target: Path::new("/etc/passwd"),
+        },
+        Command::Rename {
+            path,
+            to: Path::new(OsStr::from_bytes(b"\xff\n")),
+        },
+        Command::Link {
+            path,
+            target: Path::new("other"),
+        },
+        Command::Unlink { path },
+        Command::Rmdir { path },
+        Command::SetXattr {
+            path,
+            name: OsStr::new("user.x"),
+            value: b"\0value\0",
+        },
+        Command::RemoveXattr {
+            path,
+            name: OsStr::new("user.x"),
+        },
+        Command::Write {
+            path,
+            offset: 4096,
+            data: &[7; 100],
+        },
+        Command::Clone {
+            path,
+            offset: 0,
+            len: 4096,
+            clone_uuid: uuid(4),
+            clone_ctransid: Generation(5),
+            clone_path: Path::new("source"),
+            clone_offset: 8192,
+        },
+        Command::Truncate {
+            path,
+            size: u64::MAX,
+        },
+        Command::Chmod {
+            path: Path::new(""),
+            mode: 0o755,
+        },
+        Command::Chown {
+            path,
+            uid: 1,
+            gid: 2,
+        },
+        Command::Utimes {
+            path,
+            atime: time(-1, 999_999_999),
+            mtime: time(0, 0),
+            ctime: time(i64::MAX, 1),
+            otime: (version == Version::V2).then_some(time(5, 5)),
+        },
+        Command::UpdateExtent {
+            path,
+            offset: 0,
+            len: 1 << 40,
+        },
+    ];
+    if version == Version::V2 {
+        commands.extend([
+            Command::Fallocate {
+                path,
+                mode: 3,
+                offset: 4096,
+                len: 8192,
+            },
+            Command::Fileattr { path, attr: 0x40 },
+            Command::EncodedWrite {
+                path,
+                offset: 4096,
+                unencoded_file_len: 8192,
+                unencoded_len: 16384,
+                unencoded_offset: 4096,
+                compression: 2,
+                encryption: 0,
+                data: &[9; 200],
+            },
+            // Longer than an attribute of version 1 can be.
+            Command::Write {
+                path,
+                offset: 0,
+                data: &[1; 100_000],
+            },
+        ]);
+    }
+    commands
+}
+
+fn written(version: Version) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), version).unwrap();
+    for command in all(version) {
+        writer.put(&command).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[test]
+fn every_command_there_and_back() {
+    for version in [Version::V1, Version::V2] {
+        let bytes = written(version);
+        let mut reader = Reader::new(&bytes[..]);
+        for expected in all(version) {
+            assert_eq!(reader.next().unwrap(), Some(expected), "{version:?}");
+        }
+        assert_eq!(reader.next().unwrap(), Some(Command::End));
+        assert_eq!(reader.position(), bytes.len() as u64);
+        assert_eq!(reader.version(), version);
+        assert_eq!(reader.next().unwrap(), None);
+        let borrowed: Vec<_> = Commands::new(&bytes).map(Result::unwrap).collect();
+        assert_eq!(borrowed[..borrowed.len() - 1], all(version));
+        // Two streams, one behind the other, in reads of any size.
+        let twice = [bytes.clone(), bytes.clone()].concat();
+        assert_eq!(Commands::new(&twice).count(), 2 * borrowed.len());
+        struct Slow<'a>(&'a [u8], usize);
+        impl std::io::Read for Slow<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let count = self.1.min(buffer.len());
+                std::io::Read::read(&mut self.0, &mut buffer[..count])
+            }
+        }
+        let summary = verify(Slow(&twice, 777)).unwrap();
+        assert_eq!(summary, verify(&twice[..]).unwrap());
+        assert_eq!(summary.subvolumes.len(), 4);
+        assert_eq!(
+            summary.subvolumes[0].parent,
+            Some((uuid(2).unwrap(), Generation(6)))
+        );
+        let mut text = Vec::new();
+        dump(&twice[..], &mut text).unwrap();
+        assert_eq!(
+            text.iter().filter(|&&b| b == b'\n').count() as u64,
+            summary.commands
+        );
+    }
+}
+
+/// The checksum as the kernel computes it, one bit at a time.
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut sum = 0u32;
+    for byte in bytes {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = if sum & 1 == 1 {
+                sum >> 1 ^ 0x82f6_3b78
+            } else {
+                sum >> 1
+            };
+        }
+    }
+    sum
+}
+
+/// Where each command begins; the last number is the end.
+fn boundaries(bytes: &[u8]) -> Vec<usize> {
+    let mut at = vec![17];
+    let mut reader = Reader::new(bytes);
+    while reader.next().unwrap().is_some() {
+        at.push(reader.position().try_into().unwrap());
+    }
+    at.dedup();
+    at
+}
+
+/// Makes all checksums right again, as far as lengths still lead to them.
+fn repair(bytes: &mut [u8]) {
+    let mut at = 17;
+    while let Some(header) = bytes.get(at..at + 10) {
+        let length = u32::from_le_bytes(header[..4].try_into().unwrap()) as usize;
+        let Some(end) = (at + 10)
+            .checked_add(length)
+            .filter(|end| *end <= bytes.len())
+        else {
+            return;
+        };
+        bytes[at + 6..at + 10].fill(0);
+        let sum = checksum(&bytes[at..end]);
+        bytes[at + 6..at + 10].copy_from_slice(&sum.to_le_bytes());
+        at = end;
+    }
+}
+
+#[test]
+fn checksums_are_the_kernels() {
+    let bytes = written(Version::V1);
+    let mut repaired = bytes.clone();
+    repair(&mut repaired);
+    assert_eq!(repaired, bytes);
+}
+
+#[test]
+fn every_cut_and_every_changed_byte_is_refused() {
+    let mut bytes = written(Version::V2);
+    // Not the long write, which is as all others.
+    let at = boundaries(&bytes);
+    bytes.drain(at[at.len() - 3]..at[at.len() - 2]);
+    verify(&bytes[..]).unwrap();
+    for cut in 0..bytes.len() {
+        let error = verify(&bytes[..cut]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadStream, "{cut}: {error}");
+        assert!(Commands::new(&bytes[..cut]).any(|c| c.is_err()));
+    }
+    for at in 0..bytes.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[at] ^= change;
+            let error = verify(&changed[..]).unwrap_err();
+            // A version that is not known is said to be that.
+            let kinds = [ErrorKind::BadStream, ErrorKind::Unsupported];
+            assert!(kinds.contains(&error.kind()), "{at}: {error}");
+        }
+    }
+}
+
+/// Decoders survive anything: both ways of reading agree, and what is decoded
+/// can be shown and written again.
+fn survive(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    let mut borrowed = Commands::new(bytes);
+    loop {
+        match (reader.next(), borrowed.next()) {
+            (Ok(Some(one)), Some(Ok(other))) => {
+                assert_eq!(one, other);
+                let _ = one.to_string();
+                let mut writer = Writer::new(Vec::new(), Version::V2).unwrap();
+                writer.put(&one).unwrap();
+                let again = writer.finish().unwrap();
+                assert_eq!(Commands::new(&again).next().unwrap().unwrap(), other);
+            }
+            (Ok(None), None) => return,
+            (Err(one), Some(Err(other))) => {
+                assert_eq!(one.to_string(), other.to_string());
+                return;
+            }
+            (one, other) => panic!("{one:?} and {other:?}"),
+        }
+    }
+}
+
+fn mutations(count: u64, seed: u64) {
+    let mut state = seed | 1;
+    let mut random = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % limit
+    };
+    for version in [Version::V1, Version::V2] {
+        let mut original = written(version);
+        if version == Version::V2 {
+            let at = boundaries(&original);
+            original.drain(at[at.len() - 3]..at[at.len() - 2]);
+        }
+        for _ in 0..count {
+            let mut bytes = original.clone();
+            for _ in 0..=random(4) {
+                let at = random(bytes.len());
+                match random(6) {
+                    0 => bytes[at] = random(256) as u8,
+                    1 => bytes[at] = 0,
+                    2 => bytes[at] = 0xff,
+                    3 => bytes[at] ^= 1 << random(8),
+                    4 => {
+                        bytes.remove(at);
+                    }
+                    _ => bytes.insert(at, random(256) as u8),
+                }
+            }
+            repair(&mut bytes);
+            survive(&bytes);
+        }
+    }
+}
+
+#[test]
+fn mutated_streams_are_survived() {
+    mutations(1000, 1);
+}
+
+#[test]
+#[ignore = "deep: a million mutated streams"]
+fn deep_mutated_streams_are_survived() {
+    let count = std::env::var("STREAM_MUTATIONS").map_or(500_000, |count| count.parse().unwrap());
+    mutations(count, 2);
+}
+
+#[test]
+fn lengths_at_their_limits() {
+    let path = Path::new("f");
+    for (version, most) in [(Version::V1, 65536 - 10), (Version::V2, (1 << 20) - 10)] {
+        // path: 4 + 1, offset: 4 + 8, content: 4, or 2 in version 2
+        let header = 17 + if version == Version::V1 { 4 } else { 2 };
+        let content = vec![0; most - header + 1];
+        let mut writer = Writer::new(Vec::new(), version).unwrap();
+        let fits = Command::Write {
+            path,
+            offset: 0,
+            data: &content[..most - header],
+        };
+        writer.put(&fits).unwrap();
+        let error = writer
+            .put(&Command::Write {
+                path,
+                offset: 0,
+                data: &content,
+            })
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadStream, "{error}");
+        let bytes = writer.finish().unwrap();
+        assert_eq!(Commands::new(&bytes).next().unwrap().unwrap(), fits);
+        // One byte more than a command can have, claimed.
+        let mut longer = bytes.clone();
+        let length = u32::try_from(most + 1).unwrap();
+        longer[17..21].copy_from_slice(&length.to_le_bytes());
+        let error = verify(&longer[..]).unwrap_err();
+        assert!(error.to_string().contains("more than"), "{error}");
+    }
+    let mut writer = Writer::new(Vec::new(), Version::V1).unwrap();
+    let error = writer
+        .put(&Command::Fileattr { path, attr: 1 })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BadStream);
+}
+
+#[test]
+fn paths_that_lead_out_are_not_verified() {
+    let long = "x".repeat(256);
+    let deep = "d/".repeat(2100) + "d";
+    let wrong = [
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../b",
+        "a/./b",
+        ".",
+        "a//b",
+        "a/",
+        &long,
+        &deep,
+    ];
+    let with = |path: &str| {
+        let mut writer = Writer::new(Vec::new(), Version::V1).unwrap();
+        let begin = Command::Subvol {
+            path: Path::new("s"),
+            uuid: uuid(1),
+            ctransid: Generation(1),
+        };
+        writer.put(&begin).unwrap();
+        let to = Path::new("b");
+        writer
+            .put(&Command::Rename {
+                path: to,
+                to: Path::new(path),
+            })
+            .unwrap();
+        verify(&writer.finish().unwrap()[..])
+    };
+    for path in wrong {
+        let error = with(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadStream, "{path}: {error}");
+    }
+    with("a/b").unwrap();
+    with("...").unwrap();
+    with(&"x".repeat(255)).unwrap();
+    for name in ["", "a/b", "/", "..", "/a"] {
+        let mut writer = Writer::new(Vec::new(), Version::V1).unwrap();
+        let begin = Command::Subvol {
+            path: Path::new(name),
+            uuid: uuid(1),
+            ctransid: Generation(1),
+        };
+        writer.put(&begin).unwrap();
+        let error = verify(&writer.finish().unwrap()[..]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadStream, "{name}: {error}");
+    }
+    let mut writer = Writer::new(Vec::new(), Version::V1).unwrap();
+    writer
+        .put(&Command::Unlink {
+            path: Path::new("x"),
+        })
+        .unwrap();
+    let error = verify(&writer.finish().unwrap()[..]).unwrap_err();
+    assert!(
+        error.to_string().contains("no subvolume has begun"),
+        "{error}"
+    );
+}
