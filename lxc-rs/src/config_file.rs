@@ -115,7 +115,8 @@ impl ConfigFile {
         })
     }
 
-    /// The value of a key that has one: that of the last line, which counts.
+    /// The value of a key that has one: that of the last line, which counts. An
+    /// empty value is none.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&OsStr> {
         self.list(key).last()
@@ -570,7 +571,7 @@ mod tests {
         file.set("lxc.uts.name", "m1");
         assert_eq!(file.to_bytes(), b"lxc.uts.name = m1\n");
         let mut file = ConfigFile::parse(b"lxc.uts.name = ''");
-        assert_eq!(file.get("lxc.uts.name").unwrap(), "");
+        assert_eq!(file.get("lxc.uts.name"), None);
         file.set("lxc.uts.name", "m1");
         assert_eq!(file.get("lxc.uts.name").unwrap(), "m1");
     }

@@ -49,7 +49,9 @@ impl Container {
                 Ok(last) => return Err(self.start_failed(&call, ended(helper, last))),
                 Err(error) => return Err(broken(&call, helper, error)),
             }
-            if self.state()?.is_up() {
+            // Not one that somebody else started: the helper will say so.
+            let init = self.init_pid()?;
+            if init.and_then(parent) == Some(helper.pid()) && self.state()?.is_up() {
                 helper.until(None);
                 return Ok(Foreground {
                     container: self,
@@ -80,6 +82,13 @@ impl Container {
         };
         self.explain(error)
     }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mut lines = status.lines();
+    let parent = lines.find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok()
 }
 
 /// A running container whose monitor is a child of this program.

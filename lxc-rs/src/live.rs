@@ -175,31 +175,24 @@ impl Container {
         self.simple(CALL, verb, deadline)
     }
 
-    /// Makes a device node inside the container, with the numbers of the
-    /// host's `device`, and lets its cgroup use it. It is gone when the
-    /// container stops.
+    /// Makes a device node inside the container, at the path and with the
+    /// numbers that it has on the host, and lets its cgroup use it. It is gone
+    /// when the container stops.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotRunning`]; [`ErrorKind::InvalidInput`] if `device` is
-    /// not a device node; [`ErrorKind::Refused`].
+    /// [`ErrorKind::NotRunning`]; [`ErrorKind::InvalidInput`] if it is not a
+    /// device; [`ErrorKind::Refused`], for instance if the kernel cannot filter
+    /// devices of cgroups: the node is there then, and cannot be used.
     ///
     /// # Privileges
     ///
     /// Root.
     #[doc(alias = "add_device_node")]
-    pub fn add_device(
-        &self,
-        device: impl AsRef<Path>,
-        inside: Option<&Path>,
-        deadline: Duration,
-    ) -> Result<Outcome> {
+    pub fn add_device(&self, device: impl AsRef<Path>, deadline: Duration) -> Result<Outcome> {
         const CALL: &str = "add_device";
-        let verb = Verb::AddDevice {
-            source: self.device(CALL, device.as_ref())?,
-            inside: inside.map(|path| self.bytes(CALL, path)).transpose()?,
-        };
-        self.simple(CALL, verb, deadline)
+        let device = self.device(CALL, device.as_ref())?;
+        self.simple(CALL, Verb::AddDevice { device }, deadline)
     }
 
     /// Takes a device node away and forbids its use.
@@ -208,18 +201,10 @@ impl Container {
     ///
     /// As [`Container::add_device`].
     #[doc(alias = "remove_device_node")]
-    pub fn remove_device(
-        &self,
-        device: impl AsRef<Path>,
-        inside: Option<&Path>,
-        deadline: Duration,
-    ) -> Result<Outcome> {
+    pub fn remove_device(&self, device: impl AsRef<Path>, deadline: Duration) -> Result<Outcome> {
         const CALL: &str = "remove_device";
-        let verb = Verb::RemoveDevice {
-            source: self.device(CALL, device.as_ref())?,
-            inside: inside.map(|path| self.bytes(CALL, path)).transpose()?,
-        };
-        self.simple(CALL, verb, deadline)
+        let device = self.device(CALL, device.as_ref())?;
+        self.simple(CALL, Verb::RemoveDevice { device }, deadline)
     }
 
     /// Mounts something into the running container.
@@ -338,8 +323,8 @@ impl Container {
     }
 
     /// What the console printed and is still in its ring buffer
-    /// (`lxc.console.buffer.size`), at most `most` bytes; empties the buffer if
-    /// `clear`. Does not fork.
+    /// (`lxc.console.buffer.size`), at most `most` bytes of it. What is read is
+    /// taken out of the buffer, and if `clear` is set so is the rest. Does not fork.
     ///
     /// # Errors
     ///

@@ -30,7 +30,8 @@ pub enum LogLevel {
 pub struct LogLine {
     /// How serious it is.
     pub level: LogLevel,
-    /// The function in liblxc's source, as `file:function:line`.
+    /// The function in liblxc's source, as `file:function:line`; empty for what
+    /// a program printed that liblxc ran.
     pub place: String,
     /// What it says.
     pub message: String,
@@ -69,7 +70,12 @@ impl LogLine {
                     last.message.push('\n');
                     last.message.push_str(line);
                 }
-                (None, None) => {}
+                // From a program that liblxc ran before it logged anything.
+                (None, None) => lines.push(Self {
+                    level: LogLevel::Info,
+                    place: String::new(),
+                    message: line.to_owned(),
+                }),
             }
         }
         lines

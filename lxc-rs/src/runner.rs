@@ -212,6 +212,10 @@ impl Helper {
         without_sigpipe(|| self.socket.write_all(&[u8::from(yes)]))
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw().cast_unsigned()
+    }
+
     /// Changes when the helper is killed; `None` is never.
     pub(crate) fn until(&mut self, time: Option<Instant>) {
         self.dies = time;

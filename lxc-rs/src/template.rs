@@ -199,6 +199,11 @@ impl Container {
                 if exists(&dir) {
                     error.add_detail(&format!("{} is left behind", dir.display()));
                 }
+                let said = error.log().iter().filter(|line| line.place.is_empty());
+                let said: Vec<_> = said.map(|line| line.message.clone()).collect();
+                if !said.is_empty() {
+                    error.add_detail(&format!("the template said: {}", said.join("\n")));
+                }
                 Err(match error.kind() {
                     ErrorKind::Refused => error.with_kind(ErrorKind::Populate),
                     _ => error,

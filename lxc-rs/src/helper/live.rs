@@ -38,13 +38,15 @@ pub(crate) fn run(container: &Container, verb: &Verb) -> Result<Reply, Failure> 
             let outside = pointer(&outside);
             yes(call!(object, detach_interface(device.as_ptr(), outside) else false))
         }
-        Verb::AddDevice { source, inside } => {
-            let (source, inside) = (c_string(source)?, optional(inside)?);
-            yes(call!(object, add_device_node(source.as_ptr(), pointer(&inside)) else false))
+        // With a path of its own inside, liblxc takes the numbers of what the
+        // host has at that path: not offered.
+        Verb::AddDevice { device } => {
+            let device = c_string(device)?;
+            yes(call!(object, add_device_node(device.as_ptr(), ptr::null()) else false))
         }
-        Verb::RemoveDevice { source, inside } => {
-            let (source, inside) = (c_string(source)?, optional(inside)?);
-            yes(call!(object, remove_device_node(source.as_ptr(), pointer(&inside)) else false))
+        Verb::RemoveDevice { device } => {
+            let device = c_string(device)?;
+            yes(call!(object, remove_device_node(device.as_ptr(), ptr::null()) else false))
         }
         Verb::Mount { mount } => {
             let (source, target) = (optional(&mount.source)?, c_string(&mount.target)?);

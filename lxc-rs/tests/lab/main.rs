@@ -4,28 +4,28 @@
 //! makes its own lxcpath on the node's disk and removes its containers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod common;
+mod events;
+mod live;
+mod oracles;
+mod snapshots;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::*;
 use lxc_rs::partial::{self, Partial};
 use lxc_rs::{
-    AttachCommand, Container, ContainerName, CreateSpec, ErrorKind, LxcPath, Outcome, StartOptions,
-    State, list,
+    AttachCommand, Container, CreateSpec, ErrorKind, LxcPath, Outcome, StartOptions, State, list,
 };
-use nix::errno::Errno;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use uml_lab::Lab;
-
-const LONG: Duration = Duration::from_secs(60);
 
 /// What runs inside the node, one after the other: each is a process of its
 /// own, and some change what the others see.
@@ -53,284 +53,36 @@ fn real_containers() {
     in_node(INNER, &[]);
 }
 
+/// What came later, on a node of its own.
+const MORE: &[&str] = &[
+    "snapshots::inner_snapshot",
+    "snapshots::inner_restore",
+    "snapshots::inner_clone",
+    "snapshots::inner_rename",
+    "live::inner_cgroup_and_configuration",
+    "live::inner_network",
+    "live::inner_devices_and_mounts",
+    "live::inner_console",
+    "live::inner_reboot",
+    "live::inner_foreground",
+    "live::inner_attach_options",
+    "live::inner_checkpoint",
+    "live::inner_template",
+    "live::inner_bad_input",
+    "events::inner_events",
+    "oracles::inner_oracles",
+];
+
+#[test]
+fn more_of_real_containers() {
+    in_node(MORE, &[]);
+}
+
 /// Unmounting right after the end, a hundred times where everybody has to wait.
 #[test]
 #[ignore = "deep: a hundred containers started and ended on a busy node"]
 fn deep_unmount() {
     in_node(&["inner_unmount"], &[("LXC_RS_ROUNDS", "100")]);
-}
-
-/// Runs inner tests in a node, all of them even if one fails. `LXC_RS_INNER`
-/// names a single one, and the variables in `defaults` may be set otherwise.
-fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
-    let lab = Lab::builder()
-        .name("lxc-rs")
-        .packages(["attr", "btrfs-progs", "busybox-static", "lxc"])
-        .node("node1", |node| node.disk("512M").memory("512M"))
-        .start_for_test();
-    let Some(lab) = lab else { return };
-    let node = lab.node("node1");
-    let only = std::env::var("LXC_RS_INNER").ok();
-    let mut failed = Vec::new();
-    for inner in tests {
-        if only.as_deref().is_some_and(|only| only != *inner) {
-            continue;
-        }
-        let begun = Instant::now();
-        let ran = node.run_test_with(inner, |mut command| {
-            for (name, value) in defaults {
-                let value = std::env::var(name).unwrap_or_else(|_| (*value).to_owned());
-                command = command.env(name, value);
-            }
-            command.deadline(Duration::from_secs(1800))
-        });
-        match ran {
-            Ok(()) => println!("{inner} passed in {:?}", begun.elapsed()),
-            Err(error) => {
-                println!("{inner} failed: {error}");
-                failed.push(inner);
-            }
-        }
-    }
-    assert!(failed.is_empty(), "failed inside the node: {failed:?}");
-}
-
-/// A count that a deep run raises.
-fn count(name: &str, usually: usize) -> usize {
-    std::env::var(name).map_or(usually, |count| count.parse().unwrap())
-}
-
-// ---- the store, and what goes into a container
-
-/// The Btrfs of this node, mounted, with an lxcpath of its own for each test.
-fn store(test: &str) -> LxcPath {
-    let mounted = Path::new("/srv/lxc-rs");
-    fs::create_dir_all(mounted).unwrap();
-    let is_btrfs = || statfs(mounted).unwrap().filesystem_type() == BTRFS_SUPER_MAGIC;
-    if !is_btrfs() {
-        let disk = "/dev/ubda";
-        let try_mount = || {
-            mount(
-                Some(disk),
-                mounted,
-                Some("btrfs"),
-                MsFlags::empty(),
-                None::<&str>,
-            )
-        };
-        if try_mount().is_err() {
-            let made = Command::new("mkfs.btrfs")
-                .args(["-q", "-f", disk])
-                .output()
-                .unwrap();
-            assert!(made.status.success(), "{made:?}");
-            try_mount().unwrap();
-        }
-    }
-    end_leftovers(mounted);
-    let dir = mounted.join(test);
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).unwrap();
-    LxcPath::new(dir).unwrap()
-}
-
-/// Ends the containers of an earlier test that failed, so that it fails alone.
-fn end_leftovers(mounted: &Path) {
-    let title = format!("[lxc monitor] {}/", mounted.display());
-    let monitors: Vec<_> = processes()
-        .filter(|(_, line)| line.starts_with(&title))
-        .map(|(pid, _)| pid)
-        .collect();
-    for pid in &monitors {
-        // Init follows its monitor.
-        kill(*pid, Signal::SIGKILL).unwrap();
-    }
-    let gone = |pid: &Pid| !Path::new(&format!("/proc/{pid}")).exists();
-    let until = Instant::now() + LONG;
-    while !monitors.iter().all(gone) {
-        assert!(Instant::now() < until, "{monitors:?} do not end");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn processes() -> impl Iterator<Item = (Pid, String)> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(entry.path().join("cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        Some((Pid::from_raw(pid), line.trim_end().to_owned()))
-    })
-}
-
-/// Who has something of `mounted` open, stands in it, or sees it in a mount
-/// namespace of its own.
-fn holders(mounted: &Path) -> String {
-    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
-    let mut found = String::new();
-    for (pid, line) in processes() {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let fds = fs::read_dir(proc.join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let links = ["cwd", "root", "exe"].map(|link| proc.join(link));
-        let mut held: Vec<_> = fds
-            .map(|entry| entry.path())
-            .chain(links)
-            .filter_map(|link| fs::read_link(link).ok())
-            .filter(|target| target.starts_with(mounted))
-            .collect();
-        let namespace = fs::read_link(proc.join("ns/mnt")).ok();
-        if namespace.is_some_and(|namespace| namespace != own) {
-            let mounts = fs::read_to_string(proc.join("mountinfo")).unwrap_or_default();
-            let inside = mounts.lines().filter(|line| line.contains("lxc-rs"));
-            held.extend(inside.map(PathBuf::from));
-        }
-        if !held.is_empty() {
-            found += &format!("\n{pid} {line}: {held:?}");
-        }
-    }
-    found
-}
-
-/// Programs that want all the processor they can get.
-struct Busy(Vec<std::process::Child>);
-
-impl Busy {
-    fn with(count: usize) -> Self {
-        let spin = |_| {
-            Command::new("sh")
-                .args(["-c", "while :; do :; done"])
-                .spawn()
-        };
-        Self((0..count).map(spin).map(Result::unwrap).collect())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-/// The smallest system that boots: busybox as everything.
-fn minimal(rootfs: &Path) -> std::io::Result<()> {
-    for dir in ["bin", "sbin", "dev", "proc", "sys", "tmp", "etc", "root"] {
-        fs::create_dir(rootfs.join(dir))?;
-    }
-    fs::copy("/bin/busybox", rootfs.join("bin/busybox"))?;
-    for applet in [
-        "sh", "cat", "sleep", "env", "pwd", "hostname", "id", "true", "false", "kill",
-    ] {
-        symlink("busybox", rootfs.join("bin").join(applet))?;
-    }
-    symlink("../bin/busybox", rootfs.join("sbin/init"))?;
-    fs::write(
-        rootfs.join("etc/inittab"),
-        "::respawn:/bin/busybox sleep 100000\n",
-    )
-}
-
-fn name(name: &str) -> ContainerName {
-    ContainerName::new(name).unwrap()
-}
-
-fn spec(name: &ContainerName) -> CreateSpec<'static> {
-    CreateSpec::new(name.clone())
-        .config("lxc.mount.auto", "proc:mixed sys:ro")
-        .config("lxc.signal.halt", "SIGUSR1")
-        .config("lxc.net.0.type", "empty")
-        .populate(minimal)
-}
-
-fn create(store: &LxcPath, called: &str) -> Container {
-    Container::create(store, spec(&name(called)), LONG)
-        .unwrap()
-        .done()
-        .unwrap()
-}
-
-fn start(container: &Container) {
-    container
-        .start(&StartOptions::new(), LONG)
-        .unwrap()
-        .done()
-        .unwrap();
-}
-
-fn stop(container: &Container) {
-    container.stop(LONG).unwrap().done().unwrap();
-}
-
-fn sh(container: &Container, script: &str) -> String {
-    let command = AttachCommand::new("sh").args(["-c", script]);
-    let output = container
-        .attach_run(&command, LONG)
-        .unwrap()
-        .done()
-        .unwrap();
-    assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .trim_end()
-        .to_owned()
-}
-
-/// The monitor: the parent of init.
-fn monitor(container: &Container) -> Pid {
-    let init = container.init_pid().unwrap().unwrap();
-    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
-    let parent = status
-        .lines()
-        .find_map(|line| line.strip_prefix("PPid:"))
-        .unwrap();
-    Pid::from_raw(parent.trim().parse().unwrap())
-}
-
-fn oracle(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {output:?}"
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn device_of(mounted: &Path) -> PathBuf {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut lines = table
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let line = lines
-        .find(|fields| Path::new(fields[1]) == mounted)
-        .unwrap();
-    line[0].into()
-}
-
-fn descriptors() -> BTreeSet<(String, PathBuf)> {
-    let entries = fs::read_dir("/proc/self/fd").unwrap().flatten();
-    entries
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.path()).ok()?;
-            // The descriptor that this very listing uses.
-            (!target.starts_with("/proc/") || !target.ends_with("fd"))
-                .then(|| (entry.file_name().into_string().unwrap(), target))
-        })
-        .collect()
-}
-
-fn no_children() {
-    assert_eq!(
-        waitpid(
-            Pid::from_raw(-1),
-            Some(nix::sys::wait::WaitPidFlag::WNOHANG)
-        ),
-        Err(Errno::ECHILD)
-    );
 }
 
 // ---- inner tests
@@ -391,7 +143,7 @@ fn inner_life() {
     m1.unfreeze(LONG).unwrap().done().unwrap();
     assert_eq!(m1.state().unwrap(), State::Running);
 
-    let monitor = monitor(&m1);
+    let monitor = monitor_of(&m1);
     m1.shutdown(LONG).unwrap().done().unwrap();
     assert_eq!(m1.state().unwrap(), State::Stopped);
     assert!(!Path::new(&format!("/proc/{monitor}")).exists());
@@ -1082,7 +834,7 @@ fn inner_stuck_monitor() {
     let store = store("stuck");
     let m1 = create(&store, "m1");
     start(&m1);
-    let monitor = monitor(&m1);
+    let monitor = monitor_of(&m1);
     kill(monitor, Signal::SIGSTOP).unwrap();
     let short = Duration::from_secs(1);
     let unknown = |outcome: lxc_rs::Result<Outcome>| {
