@@ -40,8 +40,8 @@
 //! # What this crate does not do
 //!
 //! It does not speak liblxc's private socket protocol, does not run `lxc-*`
-//! programs, and does not (yet) cover snapshots, clones, checkpoints, devices
-//! and consoles.
+//! programs, and does not run functions of the calling program inside a
+//! container. The README lists which traps of liblxc are closed, and where.
 
 mod attach;
 mod checkpoint;

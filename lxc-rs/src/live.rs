@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::container::{Container, Ended, run};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::LogLine;
 use crate::state::{Outcome, Unknown};
 use crate::wire::{self, Reply, Verb};
@@ -207,7 +207,8 @@ impl Container {
         self.simple(CALL, Verb::RemoveDevice { device }, deadline)
     }
 
-    /// Mounts something into the running container.
+    /// Mounts something into the running container. The host's root mount has
+    /// to be shared, as systemd makes it.
     ///
     /// # Errors
     ///
@@ -216,7 +217,6 @@ impl Container {
     /// (`lxc.mount.auto = shmounts:…`); [`ErrorKind::Refused`].
     pub fn mount(&self, mount: &Mount, deadline: Duration) -> Result<Outcome> {
         const CALL: &str = "mount";
-        self.must_share(CALL)?;
         let verb = Verb::Mount {
             mount: wire::Mount {
                 source: mount
@@ -238,7 +238,8 @@ impl Container {
                     .transpose()?,
             },
         };
-        self.simple(CALL, verb, deadline)
+        let mounted = self.simple(CALL, verb, deadline);
+        mounted.map_err(|error| self.needs_sharing(error))
     }
 
     /// Unmounts something in the running container; `flags` as for umount2(2).
@@ -254,9 +255,9 @@ impl Container {
         deadline: Duration,
     ) -> Result<Outcome> {
         const CALL: &str = "unmount";
-        self.must_share(CALL)?;
         let target = self.bytes(CALL, target.as_ref())?;
-        self.simple(CALL, Verb::Umount { target, flags }, deadline)
+        let unmounted = self.simple(CALL, Verb::Umount { target, flags }, deadline);
+        unmounted.map_err(|error| self.needs_sharing(error))
     }
 
     /// The descriptor on which the kernel asks about system calls that the
@@ -278,7 +279,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotRunning`]; [`ErrorKind::Unsupported`] if there is none.
+    /// [`ErrorKind::NotRunning`]; [`ErrorKind::Unsupported`] if there is none
+    /// (`lxc.pty.max` is not set).
     pub fn devpts_fd(&self) -> Result<OwnedFd> {
         const CALL: &str = "devpts_fd";
         self.must_run(CALL)?;
@@ -354,14 +356,17 @@ impl Container {
         Err(self.error(call, ErrorKind::NotRunning, "it does not run"))
     }
 
-    fn must_share(&self, call: &'static str) -> Result<()> {
-        let auto = self.config_item("lxc.mount.auto")?.unwrap_or_default();
-        if auto.as_bytes().windows(9).any(|part| part == b"shmounts:") {
-            return Ok(());
+    /// Tells a refusal from the lack of a shared directory. The item
+    /// `lxc.mount.auto` does not show it; the text does, unless it is included.
+    fn needs_sharing(&self, error: Error) -> Error {
+        let text = self.config_text().unwrap_or_default();
+        let shares = text.windows(9).any(|part| part == b"shmounts:");
+        if error.kind() != ErrorKind::Refused || shares {
+            return error;
         }
-        let detail =
-            "mounting needs a shared directory, lxc.mount.auto = shmounts:PATH, from the start on";
-        Err(self.error(call, ErrorKind::Unsupported, detail))
+        let mut error = error.with_kind(ErrorKind::Unsupported);
+        error.add_detail("it has no lxc.mount.auto = shmounts:PATH");
+        error
     }
 
     fn descriptor(&self, call: &'static str, fd: i32) -> Result<OwnedFd> {

@@ -74,7 +74,7 @@ impl Template {
         }
     }
 
-    /// No template: an empty root file system on the storage.
+    /// No template and no root file system: only the configuration is written.
     pub fn none(name: ContainerName) -> Self {
         Self {
             template: None,

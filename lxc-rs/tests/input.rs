@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
+use std::process::Command;
 
-use lxc_rs::{Container, ErrorKind, LxcPath, list};
+use lxc_rs::{
+    Container, ErrorKind, LxcPath, State, StateEvents, active, global_config_item, list, states,
+};
 
 #[test]
 fn an_lxcpath_is_an_existing_directory() {
@@ -61,4 +64,92 @@ fn what_is_not_there_is_not_defined() {
     fs::create_dir_all(dir.path().join("m3/config")).unwrap();
     let error = Container::open(&store, "m3").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+}
+
+#[test]
+fn queries_need_no_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LxcPath::new(dir.path()).unwrap();
+    let text = "lxc.uts.name = m1\nlxc.environment = A=1\nlxc.environment = B=2\nlxc.rootfs.path = btrfs:/x/m1/rootfs\n";
+    for name in ["m1", "m2"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("config"), text).unwrap();
+    }
+    let mut m1 = Container::open(&store, "m1").unwrap();
+    assert_eq!(m1.state().unwrap(), State::Stopped);
+    assert_eq!(
+        (m1.init_pid().unwrap(), m1.init_pidfd().unwrap().is_some()),
+        (None, false)
+    );
+    assert_eq!(m1.config_list("lxc.environment").unwrap(), ["A=1", "B=2"]);
+    m1.set_config_item("lxc.uts.name", "other").unwrap();
+    m1.clear_config_item("lxc.environment").unwrap();
+    m1.save_config().unwrap();
+    assert_eq!(
+        m1.rootfs().unwrap().unwrap().to_value(),
+        "btrfs:/x/m1/rootfs"
+    );
+    assert_eq!(
+        m1.config_item("lxc.no.such").unwrap_err().kind(),
+        ErrorKind::ConfigRejected
+    );
+    assert_eq!(
+        m1.cgroup_item("pids.max").unwrap_err().kind(),
+        ErrorKind::NotRunning
+    );
+    assert_eq!(m1.console(None).unwrap_err().kind(), ErrorKind::NotRunning);
+    assert_eq!(m1.snapshots().unwrap(), []);
+    let keys = store.config_keys();
+    assert!(
+        keys.len() > 50 && keys.iter().all(|key| store.knows_config_item(key)),
+        "{keys:?}"
+    );
+    assert_eq!(list(&store).unwrap().len(), 2);
+    let all = states(&store).unwrap();
+    assert!(
+        all.iter()
+            .all(|(_, state)| matches!(state, Ok(State::Stopped)))
+    );
+    assert_eq!(active(&store).unwrap(), []);
+    assert!(global_config_item("lxc.lxcpath").unwrap().is_some());
+    assert_eq!(
+        global_config_item("a\0b").unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    if !nix::unistd::geteuid().is_root() {
+        assert_eq!(
+            StateEvents::open(&store).unwrap_err().kind(),
+            ErrorKind::Unsupported
+        );
+    }
+}
+
+/// Every call that runs in this process, watched for reads beyond the end and
+/// for memory that nobody gives back.
+#[test]
+#[ignore = "deep: needs valgrind"]
+fn deep_valgrind() {
+    let output = Command::new("valgrind")
+        .args([
+            "-q",
+            "--error-exitcode=99",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "queries_need_no_node", "--test-threads=1"])
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => panic!("valgrind cannot be run: {error}"),
+    };
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "{output:?}"
+    );
 }

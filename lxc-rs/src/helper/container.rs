@@ -47,8 +47,12 @@ impl Container {
     pub(crate) fn run(&self, argv: &[CString]) -> Result<Reply, Failure> {
         call!(self.0, want_daemonize(false) else false);
         let ran = self.launch(argv);
-        // Here, and only here, the number is a wait status: that of init.
-        let status = self.0.error_num();
+        // Here, and only here, the number is a wait status, that of init; but
+        // an init that was killed is put as one that was stopped.
+        let status = match self.0.error_num() {
+            stopped if stopped & 0xff == 0x7f => stopped >> 8,
+            status => status,
+        };
         match (ran, status) {
             (false, 0) => Err(Failure::Call { code: 0 }),
             (_, status) => Ok(Reply::Exited { status }),

@@ -183,15 +183,27 @@ fn stub(dir: &Path, version: &str, bytes: usize) -> Option<CString> {
             "is_defined" | "set_config_item" | "clear_config_item" | "save_config"
             | "set_timeout" => format!("put(c, {offset}, yes);\n"),
             "get_config_item" => format!("put(c, {offset}, item);\n"),
+            "get_running_config_item" => format!("put(c, {offset}, nothing);\n"),
+            "console_log" => format!("put(c, {offset}, log);\n"),
             _ => format!("put(c, {offset}, minus);\n"),
         })
         .collect();
     let source = format!(
         r#"#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 static bool yes(void) {{ return true; }}
 static int minus(void) {{ return -1; }}
+static void *nothing(void) {{ return 0; }}
+struct console {{ bool clear, read; unsigned long *most; char *data; }};
+static int log(void *c, struct console *log) {{
+    (void)c;
+    if (!log->read) return -61;
+    log->data = malloc(*log->most);
+    memset(log->data, 'x', *log->most);
+    return 0;
+}}
 static const char *state(void *c) {{ (void)c; return "STOPPED"; }}
 static int item(void *c, const char *key, char *out, int room) {{
     (void)c;
@@ -270,6 +282,15 @@ fn no_member_is_read_that_the_library_does_not_have() {
         assert!(object.save_config(c"/dev/null"));
         assert_eq!(object.config_item(c"known").unwrap(), b"value");
         assert_eq!(object.config_item(c"unknown"), None);
+        assert_eq!(object.cgroup_item(c"any"), None);
+        assert_eq!(object.keys(None), None);
+        assert_eq!(object.running_config_item(c"any"), None);
+        assert_eq!(object.console_getfd(-1), None);
+        assert_eq!(object.console_log(3, false).unwrap(), b"xxx");
+        assert_eq!(object.console_log(0, true), Err(-61));
+        assert_eq!((object.devpts_fd(), object.seccomp_notify_fd()), (-1, -1));
+        assert_eq!(object.seccomp_notify_fd_active(), -1);
+        assert_eq!(object.error_num(), 0);
         assert_eq!(
             object.set_timeout(1),
             (bytes > 568).then_some(true),

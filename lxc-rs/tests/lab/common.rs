@@ -19,7 +19,7 @@ use uml_lab::Lab;
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Runs inner tests in a node, all of them even if one fails. `LXC_RS_INNER`
-/// names a single one, and the variables in `defaults` may be set otherwise.
+/// names some of them, and the variables in `defaults` may be set otherwise.
 pub(crate) fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
     let lab = Lab::builder()
         .name("lxc-rs")
@@ -31,7 +31,8 @@ pub(crate) fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
     let only = std::env::var("LXC_RS_INNER").ok();
     let mut failed = Vec::new();
     for inner in tests {
-        if only.as_deref().is_some_and(|only| only != *inner) {
+        let named = |only: &str| only.split(',').any(|only| only == *inner);
+        if only.as_deref().is_some_and(|only| !named(only)) {
             continue;
         }
         let begun = Instant::now();
@@ -287,4 +288,14 @@ pub(crate) fn no_children() {
         ),
         Err(Errno::ECHILD)
     );
+}
+
+/// What liblxc made for containers and monitors and has not removed.
+pub(crate) fn cgroups() -> Vec<String> {
+    let entries = fs::read_dir("/sys/fs/cgroup").unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| name.starts_with("lxc."))
+        .filter(|name| name != "lxc.pivot")
+        .collect()
 }

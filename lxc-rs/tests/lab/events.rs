@@ -123,8 +123,15 @@ fn inner_events() {
         .unwrap();
     let title = |line: &str| line.contains("lxc-monitord") && line.contains(path);
     let began = Instant::now();
+    let listens = || {
+        let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+        table
+            .lines()
+            .any(|line| line.contains("@lxc/") && line.ends_with(&format!("/{path}")))
+    };
     let pid = loop {
-        if let Some((pid, _)) = processes().find(|(_, line)| title(line)) {
+        let daemon = processes().find(|(_, line)| title(line));
+        if let (Some((pid, _)), true) = (daemon, listens()) {
             break pid;
         }
         assert!(began.elapsed() < LONG);

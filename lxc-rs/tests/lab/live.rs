@@ -13,7 +13,7 @@ use lxc_rs::{
     AttachCommand, Backing, Container, ErrorKind, LxcPath, Mount, Namespace, Outcome, StartOptions,
     State, Template, list, states,
 };
-use nix::mount::MsFlags;
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::common::*;
@@ -180,6 +180,18 @@ fn inner_network() {
 #[ignore = "runs inside a node"]
 fn inner_devices_and_mounts() {
     let store = store("devices");
+    // As on hosts with systemd; mounts could not be handed in otherwise.
+    let root = |flag| {
+        mount(
+            None::<&OsStr>,
+            "/",
+            None::<&OsStr>,
+            MsFlags::MS_REC | flag,
+            None::<&OsStr>,
+        )
+        .unwrap()
+    };
+    root(MsFlags::MS_SHARED);
     let m1 = configured(
         &store,
         "m1",
@@ -230,9 +242,10 @@ fn inner_devices_and_mounts() {
         kind(m1.mount(&Mount::bind("/a\0b", "/mnt"), LONG)),
         ErrorKind::InvalidInput
     );
+    assert_eq!(kind(m1.devpts_fd()), ErrorKind::Unsupported);
     stop(&m1);
     // Without a shared directory there is no way in.
-    let m2 = create(&store, "m2");
+    let m2 = configured(&store, "m2", &[("lxc.pty.max", "16")]);
     start(&m2);
     assert_eq!(
         kind(m2.mount(&Mount::bind(&dir, "/mnt"), LONG)),
@@ -251,6 +264,7 @@ fn inner_devices_and_mounts() {
     );
     stop(&m2);
     assert_eq!(kind(m2.devpts_fd()), ErrorKind::NotRunning);
+    root(MsFlags::MS_PRIVATE);
 }
 
 #[test]
@@ -589,16 +603,20 @@ fn inner_template() {
         ErrorKind::AlreadyDefined
     );
 
-    // liblxc's own, on a plain directory.
-    let busybox = Template::new(name("m2"), "busybox").backing(Backing::Dir(None));
-    let m2 = done(Container::create_from_template(&store, &busybox, LONG));
+    // On a plain directory.
+    let plain = Template::new(name("m2"), &filling).backing(Backing::Dir(None));
+    let m2 = done(Container::create_from_template(&store, &plain, LONG));
     assert!(!m2.rootfs().unwrap().unwrap().is_subvolume());
     let empty = done(Container::create_from_template(
         &store,
         &Template::none(name("m3")),
         LONG,
     ));
-    assert!(empty.rootfs().unwrap().unwrap().is_subvolume());
+    assert_eq!(empty.rootfs().unwrap(), None);
+    assert_eq!(
+        kind(empty.start(&StartOptions::new(), LONG)),
+        ErrorKind::RootfsMissing
+    );
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let elsewhere = LxcPath::new(elsewhere.path()).unwrap();
     assert_eq!(
@@ -701,7 +719,7 @@ fn inner_bad_input() {
     // No cgroups at all, for this thread: a container starts all the same, and
     // what needs them says so.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-    nix::mount::mount(
+    mount(
         None::<&OsStr>,
         "/",
         None::<&OsStr>,

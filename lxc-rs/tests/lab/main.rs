@@ -78,6 +78,37 @@ fn more_of_real_containers() {
     in_node(MORE, &[]);
 }
 
+/// A thousand lives of a container; nothing may be left of any.
+#[test]
+#[ignore = "deep: a thousand containers created, started, stopped, destroyed"]
+fn deep_cycles() {
+    in_node(&["inner_leaks"], &[("LXC_RS_ROUNDS", "1000")]);
+}
+
+/// Sixteen threads with a container each, for about a minute.
+#[test]
+#[ignore = "deep: sixteen threads for a minute"]
+fn deep_threads() {
+    in_node(
+        &["inner_threads"],
+        &[
+            ("LXC_RS_THREADS", "16"),
+            ("LXC_RS_ROUNDS", "4"),
+            ("LXC_RS_QUERIES", "2000"),
+        ],
+    );
+}
+
+/// A hundred containers, thirty of them up.
+#[test]
+#[ignore = "deep: a hundred containers"]
+fn deep_many() {
+    in_node(
+        &["oracles::inner_many"],
+        &[("LXC_RS_DEFINED", "100"), ("LXC_RS_RUNNING", "30")],
+    );
+}
+
 /// Unmounting right after the end, a hundred times where everybody has to wait.
 #[test]
 #[ignore = "deep: a hundred containers started and ended on a busy node"]
@@ -754,11 +785,11 @@ fn inner_threads() {
     let store = store("threads");
     let shared = create(&store, "shared");
     std::thread::scope(|scope| {
-        for number in 0..4 {
+        for number in 0..count("LXC_RS_THREADS", 4) {
             let store = &store;
             scope.spawn(move || {
                 let mine = create(store, &format!("m{number}"));
-                for _ in 0..2 {
+                for _ in 0..count("LXC_RS_ROUNDS", 2) {
                     start(&mine);
                     assert_eq!(sh(&mine, "hostname"), format!("m{number}"));
                     stop(&mine);
@@ -781,10 +812,10 @@ fn inner_threads() {
             .collect();
         let started = started.into_iter().map(|thread| thread.join().unwrap());
         assert_eq!(started.filter(|started| *started).count(), 1);
-        let watchers: Vec<_> = (0..4)
+        let watchers: Vec<_> = (0..16)
             .map(|_| {
                 scope.spawn(|| {
-                    for _ in 0..100 {
+                    for _ in 0..count("LXC_RS_QUERIES", 25) {
                         assert_eq!(shared.state().unwrap(), State::Running);
                         assert_eq!(
                             shared.config_item("lxc.uts.name").unwrap().unwrap(),
@@ -821,11 +852,14 @@ fn inner_leaks() {
     };
     cycle();
     let before = descriptors();
-    for _ in 0..3 {
+    for _ in 0..count("LXC_RS_ROUNDS", 3) {
         cycle();
     }
     assert_eq!(descriptors(), before);
     no_children();
+    assert_eq!(cgroups(), Vec::<String>::new());
+    let helpers = processes().filter(|(_, line)| line.contains("lxc-rs-helper"));
+    assert_eq!(helpers.count(), 0);
 }
 
 #[test]

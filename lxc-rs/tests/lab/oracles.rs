@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lxc_rs::{SnapshotOptions, State, active, global_config_item, layout, names, states};
+use lxc_rs::{
+    CloneOptions, SnapshotOptions, State, active, global_config_item, layout, list, names, states,
+};
 
 use crate::common::*;
 
@@ -63,40 +65,34 @@ fn inner_oracles() {
     assert_eq!(ours["db"], State::Frozen);
 
     // lxc-info: state, init, configuration, of each.
+    let keys = [
+        "lxc.uts.name",
+        "lxc.mount.auto",
+        "lxc.rootfs.path",
+        "lxc.signal.halt",
+        "lxc.net.0.type",
+        "lxc.tty.max",
+    ];
     for container in &containers {
         let name = container.name().as_str();
         let info = |arguments: &[&str]| {
-            oracle(
-                "lxc-info",
-                &[&["-P", path, "-n", name, "-H"], arguments].concat(),
-            )
-            .trim()
-            .to_owned()
+            oracle("lxc-info", &[&["-P", path, "-n", name], arguments].concat())
         };
-        assert_eq!(info(&["-s"]), container.state().unwrap().to_string());
-        // Of one that does not run it says nothing, or -1.
-        let pid = container.init_pid().unwrap();
-        assert_eq!(
-            info(&["-p"]).trim_start_matches("-1"),
-            pid.map_or(String::new(), |pid| pid.to_string())
-        );
-        for key in [
-            "lxc.uts.name",
-            "lxc.mount.auto",
-            "lxc.rootfs.path",
-            "lxc.signal.halt",
-            "lxc.net.0.type",
-            "lxc.tty.max",
-        ] {
-            let theirs = oracle("lxc-info", &["-P", path, "-n", name, "-c", key]);
-            let theirs = theirs
-                .trim_end()
-                .strip_prefix(&format!("{key} = "))
-                .unwrap_or("")
-                .to_owned();
-            let ours = container.config_item(key).unwrap().unwrap_or_default();
-            assert_eq!(theirs, ours.to_string_lossy(), "{key} of {name}");
+        let theirs = info(&["-H", "-s", "-p"]);
+        let mut theirs = theirs
+            .lines()
+            .filter_map(|line| line.split_whitespace().last());
+        assert_eq!(theirs.next(), Some(container.state().unwrap().as_str()));
+        let pid = container.init_pid().unwrap().map(|pid| pid.to_string());
+        assert_eq!(theirs.next().filter(|pid| *pid != "-1"), pid.as_deref());
+        let mut ours = String::new();
+        let mut arguments = Vec::new();
+        for key in keys {
+            let value = container.config_item(key).unwrap().unwrap_or_default();
+            ours += &format!("{key} = {}\n", value.to_string_lossy());
+            arguments.extend(["-c", key]);
         }
+        assert_eq!(info(&arguments), ours, "{name}");
     }
     // lxc-config: the system's own.
     for key in ["lxc.lxcpath", "lxc.default_config", "lxc.bdev.zfs.root"] {
@@ -110,4 +106,56 @@ fn inner_oracles() {
         stop(container);
     }
     assert_eq!(text(active(&store).unwrap()), [""; 0]);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_many() {
+    let store = store("many");
+    let path = store.as_path().to_str().unwrap();
+    let (defined, running) = (count("LXC_RS_DEFINED", 4), count("LXC_RS_RUNNING", 2));
+    let first = create(&store, "c000");
+    let options = CloneOptions::new();
+    for number in 1..defined {
+        let cloned = first.clone_to(name(&format!("c{number:03}")), &options, LONG);
+        cloned.unwrap().done().unwrap();
+    }
+    let containers: Vec<_> = list(&store)
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.container.unwrap())
+        .collect();
+    assert_eq!(containers.len(), defined);
+    for container in &containers[..running] {
+        start(container);
+    }
+    let up = active(&store).unwrap();
+    assert_eq!(up.len(), running);
+    let listed = oracle("lxc-ls", &["-P", path, "-1", "--running"]);
+    assert_eq!(
+        listed.lines().map(str::trim).collect::<Vec<_>>(),
+        up.iter().map(|name| name.as_str()).collect::<Vec<_>>()
+    );
+    let states = states(&store).unwrap();
+    let states: Vec<_> = states
+        .into_iter()
+        .map(|(_, state)| state.unwrap())
+        .collect();
+    assert!(
+        states[..running]
+            .iter()
+            .all(|state| *state == State::Running)
+    );
+    assert!(
+        states[running..]
+            .iter()
+            .all(|state| *state == State::Stopped)
+    );
+    for container in containers {
+        if container.is_up().unwrap() {
+            stop(&container);
+        }
+        container.destroy(LONG).unwrap().done().unwrap();
+    }
+    assert_eq!(std::fs::read_dir(store.as_path()).unwrap().count(), 0);
 }
