@@ -129,7 +129,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration file, or one that it includes by its full name, cannot be read.
+    /// The configuration file, or one that it includes by its full name, cannot be read, or a file
+    /// cannot be written.
     Io,
     /// The text breaks the grammar.
     Syntax,
@@ -178,6 +179,13 @@ impl Error {
             }],
             None,
         )
+    }
+
+    /// Makes an error about a file that cannot be read or written.
+    pub(crate) fn io(message: String, e: io::Error) -> Error {
+        let mut error = Error::plain(ErrorKind::Io, "io", message, None);
+        error.0.source = Some(e);
+        error
     }
 
     /// Returns what kind of failure this is.

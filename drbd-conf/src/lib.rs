@@ -19,12 +19,12 @@
 //! The trap: a device's name is a matter of the node. The same volume may be `/dev/drbd1` here and
 //! `/dev/drbd2` on the peer; take it from the [`NodeView`] of the node it is used on.
 //!
-//! Not here: writing a configuration, `template-file`, resolving stacked resources, DRBD Proxy
-//! beyond its syntax.
+//! Not here: `template-file`, resolving stacked resources, DRBD Proxy beyond its syntax.
 
 #[cfg(feature = "drbd-nl")]
 mod adjust;
 mod build;
+mod edit;
 mod error;
 #[cfg(feature = "drbd-nl")]
 mod expand;
@@ -41,6 +41,7 @@ use std::path::Path;
 
 #[cfg(feature = "drbd-nl")]
 pub use adjust::{Running, RunningConnection, RunningVolume, adjust_all};
+pub use edit::{Document, ResourceFile};
 pub use error::{Diagnostic, Error, ErrorKind, Result, Severity};
 #[cfg(feature = "drbd-nl")]
 pub use expand::Step;

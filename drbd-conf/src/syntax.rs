@@ -53,6 +53,8 @@ pub(crate) struct Statement<'a> {
     pub(crate) body: Body<'a>,
     /// The `;` or `{` after the words.
     pub(crate) after: Span,
+    /// Behind its last byte: the `;` or the `}`.
+    pub(crate) end: u32,
 }
 
 #[derive(Debug)]
@@ -298,6 +300,7 @@ pub(crate) fn statements(text: &str, file: u32) -> Result<Vec<Statement<'_>>, Pr
                     words,
                     body: Body::None,
                     after: token.span,
+                    end: token.span.end,
                 });
             }
             Kind::Open => {
@@ -309,6 +312,7 @@ pub(crate) fn statements(text: &str, file: u32) -> Result<Vec<Statement<'_>>, Pr
                         words,
                         body,
                         after: token.span,
+                        end: lexer.at as u32,
                     });
                     continue;
                 }
@@ -337,6 +341,7 @@ pub(crate) fn statements(text: &str, file: u32) -> Result<Vec<Statement<'_>>, Pr
                     words: frame.words,
                     body,
                     after: frame.open,
+                    end: token.span.end,
                 });
             }
             Kind::End => {
