@@ -422,6 +422,8 @@ pub struct StoreMount {
     pub read_only: bool,
     /// Bytes that can still be written, where known.
     pub free: Option<u64>,
+    /// The errors its device has had, in words; empty when it had none.
+    pub device_errors: Vec<String>,
 }
 
 /// A container of the placement.

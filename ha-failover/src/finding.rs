@@ -211,6 +211,8 @@ codes! {
     StoreNotMounted = "store-not-mounted",
     /// The store has no room left.
     StoreFull = "store-full",
+    /// The store's device has had errors.
+    StoreErrors = "store-errors",
     /// The lxcpath is not on Btrfs.
     NotBtrfs = "not-btrfs",
     /// The store is not the one recorded: its file system id differs.

@@ -261,8 +261,9 @@ impl ContainerState {
 }
 
 fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
-    let fsid = fs::File::open(target)
-        .ok()
+    let dir = fs::File::open(target).ok();
+    let device_errors = dir.as_ref().map(super::snapshots::device_errors);
+    let fsid = dir
         .and_then(|dir| btrfs_ops::filesystem_info(&dir).ok())
         .map(|info| info.fsid.to_string());
     let free = nix::sys::statvfs::statvfs(target)
@@ -274,6 +275,7 @@ fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
         fsid,
         read_only: mount.is_read_only() || mount.is_superblock_read_only(),
         free,
+        device_errors: device_errors.unwrap_or_default(),
     }
 }
 

@@ -491,6 +491,17 @@ impl<'a> Planner<'a> {
                 "look at the kernel log; unmount and mount again when the disk is good",
             );
         }
+        if !store.device_errors.is_empty() {
+            self.warn(
+                Code::StoreErrors,
+                &point,
+                format!(
+                    "its device has had errors: {}",
+                    store.device_errors.join(", ")
+                ),
+                "look at the kernel log and the disk; a scrub finds what is damaged",
+            );
+        }
         if store.free == Some(0) {
             self.warn(
                 Code::StoreFull,

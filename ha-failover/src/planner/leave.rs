@@ -131,6 +131,16 @@ impl Planner<'_> {
         if drbd.role == Role::Primary {
             self.holders();
             if let Some(store) = &self.facts.mount.store
+                && !store.device_errors.is_empty()
+            {
+                self.warn(
+                    Code::StoreErrors,
+                    self.resource.mount.display().to_string(),
+                    format!("its device has had errors: {}", store.device_errors.join(", ")),
+                    "what was read wrong here is not wrong on the peer's disk; handing it over is right, look at this disk afterwards",
+                );
+            }
+            if let Some(store) = &self.facts.mount.store
                 && store.read_only
             {
                 self.warn(

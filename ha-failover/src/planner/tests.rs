@@ -578,3 +578,11 @@ fn the_owner_starts_while_the_peer_is_brought_up_to_date() {
     volume(&mut facts).disk = Disk::Inconsistent;
     assert!(errors(&facts, &Request::Start).contains(&Code::DiskNotUpToDate));
 }
+
+#[test]
+fn a_disk_with_errors_is_told_before_it_is_handed_over() {
+    let mut facts = healthy("node1");
+    facts.mount.store.as_mut().unwrap().device_errors = vec!["device 1: 3 failed writes".into()];
+    assert!(warnings(&facts, &release()).contains(&Code::StoreErrors));
+    assert!(warnings(&facts, &Request::Start).contains(&Code::StoreErrors));
+}

@@ -4,6 +4,7 @@ mod boot;
 mod cli;
 mod group;
 mod output;
+mod progress;
 mod snapshots;
 mod status;
 mod watchdog;
@@ -18,11 +19,11 @@ use ha_failover::{
     Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node,
     Outcome, Placement, Plan, Request, Resource, Runnable, World, placement::Fence,
 };
-use serde_json::json;
 use tools::exit;
 
 use cli::{Cli, Command, PeerPlacement, PlanCommand, RequestCommand};
 use output::Output;
+use progress::Progress;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -463,7 +464,7 @@ fn wait_sync(
 ) -> Result<u8> {
     let mut node = context.node(resource)?;
     let begun = Instant::now();
-    let mut last = None;
+    let mut progress = Progress::new(output);
     loop {
         watchdog::begin(watchdog::MAIN, "look at the system", LOOK);
         let facts = node.facts()?;
@@ -479,15 +480,9 @@ fn wait_sync(
             .values()
             .filter_map(|v| v.out_of_sync_kib)
             .sum();
-        if last != Some(left) {
-            last = Some(left);
-            output.event(&json!({
-                "event": "sync", "out_of_sync_kib": left, "connected": drbd.connected(),
-                "at_ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            }));
-            output.say(&format!("{left} KiB out of sync"));
-        }
+        progress.shows(left, drbd.connected(), output);
         if drbd.in_sync() {
+            progress.ends();
             let _lock = node.lock(&format!("wait-sync {resource}"))?;
             node.note(&facts)?;
             output.say("both disks are UpToDate");
