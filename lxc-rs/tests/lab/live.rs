@@ -356,7 +356,10 @@ fn inner_reboot() {
         StartOptions::new().command(["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]);
     done(m1.start(&options, LONG));
     match m1.reboot(Duration::from_secs(1)).unwrap() {
-        Outcome::Unknown(unknown) => assert_eq!(unknown.last_state, Some(State::Running)),
+        // On a busy machine the time may be over before it was asked.
+        Outcome::Unknown(unknown) => {
+            assert!(matches!(unknown.last_state, None | Some(State::Running)));
+        }
         Outcome::Done(()) => panic!("it was to ignore the signal"),
     }
     stop(&m1);
