@@ -40,11 +40,14 @@ mod exchange;
 pub mod json;
 pub mod model;
 mod op;
+mod recover;
 mod run;
 pub mod schema;
 pub mod socket;
 #[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod watch;
 pub mod wire;
 
@@ -72,6 +75,7 @@ pub use model::{
     Unit, UnknownAttr, UnknownWord, Uuid, VerifyOptions, VolumeNumber, WriteOrdering, split_brain,
 };
 pub use op::{Base, ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
+pub use recover::{DiscardPlan, Loss};
 #[cfg(feature = "tokio")]
 pub use stream::{EventStream, Updates};
 pub use watch::{Change, ObjectKey, Update, Watcher};

@@ -828,7 +828,7 @@ fn remove<T>(list: &mut Vec<T>, same: impl Fn(&T) -> bool) -> bool {
 
 /// What made `new` out of `old`: destroyed from the inside out, then made
 /// and changed from the outside in.
-fn difference(old: &State, new: &State) -> Vec<Change> {
+pub(crate) fn difference(old: &State, new: &State) -> Vec<Change> {
     let (was, is) = (objects(old), objects(new));
     let gone = was.keys().filter(|key| !is.contains_key(key)).rev();
     let changes = gone.map(|key| (key, Action::Destroy));

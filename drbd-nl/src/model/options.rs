@@ -682,6 +682,29 @@ macro_rules! options {
                 }
             )*
 
+            /// Every setting that this dialect has, as DRBD starts from it.
+            #[must_use]
+            pub fn defaults(dialect: Dialect) -> Self {
+                let mut all = Self::new();
+                for info in Self::INFO.iter().filter(|info| info.number(dialect).is_some()) {
+                    // The defaults are values of their settings: a test tries them all.
+                    let _ = all.set(info.name, info.default);
+                }
+                all
+            }
+
+            /// Takes over what is set (or reset) in another, as DRBD does when
+            /// settings are changed.
+            pub fn overlay(&mut self, other: &Self) {
+                let other = other.resolved();
+                $(
+                    if other.$field.is_some() {
+                        self.$field = other.$field;
+                    }
+                )*
+                self.unknown.extend(other.unknown);
+            }
+
             /// Whether nothing is set, nor reset.
             #[must_use]
             pub fn is_empty(&self) -> bool {

@@ -14,6 +14,8 @@ pub(crate) use attr::NLA_F_NESTED;
 pub use attr::{Attr, Attrs, Nest};
 pub use nlmsg::{Control, DrbdHeader, GENL_HDRLEN, GenlHeader, MessageBuilder, Messages, NlMsg};
 pub(crate) use nlmsg::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST};
+#[cfg(feature = "testing")]
+pub(crate) use nlmsg::{NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR};
 
 use std::fmt;
 

@@ -18,6 +18,9 @@ pub(crate) const NLMSG_MIN_TYPE: u16 = 16;
 
 /// `NLM_F_REQUEST`.
 pub(crate) const NLM_F_REQUEST: u16 = 1;
+/// `NLM_F_MULTI`.
+#[cfg(feature = "testing")]
+pub(crate) const NLM_F_MULTI: u16 = 2;
 /// `NLM_F_DUMP_INTR`: the dump was disturbed.
 pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_CAPPED`: an error message without the request's body.
