@@ -26,8 +26,13 @@
 //!   which of the two it is.
 //! - [`wire`] and [`schema`] are bytes and numbers, for who wants to look.
 //!
+//! - Decisions are functions of the model: [`Resource::promotion_obstacles`],
+//!   [`Resource::demotion_risks`], [`split_brain`], [`PeerDevice::progress`].
+//! - Feature `testing`: a kernel that is not there, for tests of programs
+//!   that use this crate.
+//!
 //! What this crate does not do: load the module, read or write metadata on
-//! disk, read drbd.conf, decide when to promote.
+//! disk, read drbd.conf, promote on its own.
 
 mod client;
 pub mod codec;

@@ -250,6 +250,7 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             addresses,
         } => {
             only9(x)?;
+            one_family(x, addresses)?;
             let request = Request::path9(cmd::NEW_PATH, resource, *peer_node_id, addresses);
             let same = |state: &State| has_path(state, resource, *peer_node_id, addresses);
             let taken = [
@@ -648,6 +649,15 @@ fn has_path(state: &State, resource: &ResourceName, peer: NodeId, pair: &Address
     })
 }
 
+/// Both ends of a path are of one family.
+fn one_family<T: Transport>(x: &Exchange<T>, pair: &AddressPair) -> Result<()> {
+    if pair.local.family_word() == pair.remote.family_word() {
+        return Ok(());
+    }
+    let text = format!("{pair} are addresses of two families");
+    Err(x.local(ErrorKind::InvalidInput, text).into())
+}
+
 fn connect<T: Transport>(
     x: &mut Exchange<T>,
     wanted: &ConnectionRef,
@@ -655,6 +665,9 @@ fn connect<T: Transport>(
     options: &NetOptions,
     wish: Wish,
 ) -> Result<Report> {
+    if let Some(pair) = &wanted.addresses {
+        one_family(x, pair)?;
+    }
     match x.dialect() {
         Dialect::V84 => connect84(x, wanted, options, wish),
         Dialect::V9 => connect9(x, wanted, name, options, wish),

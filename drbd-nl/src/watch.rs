@@ -286,8 +286,8 @@ impl<T: Transport> Watcher<T> {
         Ok(difference(&before, &self.state))
     }
 
-    /// Waits until the model is as wanted; looks at it at once, and after
-    /// every update.
+    /// Waits until the model is as wanted; looks at it as soon as it has
+    /// taken in what was announced so far, and then after every update.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] when it did not come to that within `timeout`;
@@ -299,6 +299,9 @@ impl<T: Transport> Watcher<T> {
         mut wanted: impl FnMut(&State) -> bool,
     ) -> Result<()> {
         let deadline = Deadline::after(timeout);
+        // What was announced so far counts: who has just changed something
+        // does not want to be told how it was before.
+        while self.try_update()?.is_some() && !deadline.passed() {}
         loop {
             if self.unloaded {
                 return Err(module_not_loaded());

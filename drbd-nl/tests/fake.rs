@@ -459,3 +459,77 @@ async fn a_stream() {
     drop(events);
     assert!(up(updates.into_inner().state()));
 }
+
+/// What no DRBD takes is refused with its name, by us or by the kernel.
+#[test]
+fn bad_input_is_refused() {
+    for name in [
+        "",
+        "all",
+        "a b",
+        "a/b",
+        "\u{7f}",
+        &"x".repeat(128),
+        &"x".repeat(300),
+    ] {
+        assert!(ResourceName::new(name).is_err(), "{name:?}");
+    }
+    for dialect in BOTH {
+        let pair = Pair::in_sync(dialect);
+        let one = &pair.nodes[0];
+        let minor = |minor, volume| Operation::NewMinor {
+            resource: r0(),
+            volume: VolumeNumber(volume),
+            minor: Minor(minor),
+            options: DeviceOptions::new(),
+        };
+        let huge = ResourceName::from_kernel(&[b'x'; 70_000]);
+        let nul = ResourceName::from_kernel(b"r\0");
+        for operation in [
+            minor(1 << 20, 1),
+            minor(1, 65_536),
+            minor(u32::MAX, 1),
+            Operation::ChangeDiskOptions {
+                minor: Minor(0),
+                base: Base::Current,
+                options: Box::new(DiskOptions::new().al_extents(3u32)),
+            },
+            Operation::Down { resource: huge },
+            Operation::Down { resource: nul },
+        ] {
+            let error = one.run(&operation, TIMEOUT).unwrap_err();
+            let kind = error.kind();
+            assert_eq!(kind, ErrorKind::InvalidInput, "{operation}: {error}");
+        }
+        // Addresses of two families do not make a path.
+        let mixed = AddressPair {
+            local: "10.0.0.9:1".parse().unwrap(),
+            remote: "[::1]:1".parse().unwrap(),
+        };
+        let path = ConnectionRef::only(r0())
+            .addresses(mixed)
+            .peer_node_id(NodeId(40));
+        let wrong = Operation::Connect {
+            connection: path,
+            name: Some("far".into()),
+            options: Box::new(NetOptions::new()),
+        };
+        let error = one.run(&wrong, TIMEOUT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("10.0.0.9"), "{error}");
+        // A name that is not UTF-8 is kept, and JSON of it is well-formed.
+        let strange = ResourceName::from_kernel(b"r\xff\"\n");
+        let new = Operation::NewResource {
+            resource: strange.clone(),
+            node_id: Some(NodeId(0)),
+            options: ResourceOptions::new(),
+        };
+        assert_eq!(one.run(&new, TIMEOUT).unwrap(), Outcome::Done);
+        let state = one.snapshot(TIMEOUT).unwrap();
+        assert!(state.resources.iter().any(|r| r.name == strange));
+        let json = serde_json::to_string(&drbd_nl::json::Status(&state)).unwrap();
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.as_array().unwrap().len(), 2);
+        assert_eq!(one.down(&strange, TIMEOUT).unwrap(), Outcome::Done);
+    }
+}

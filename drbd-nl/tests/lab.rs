@@ -4,6 +4,16 @@
 //! `LAB_KERNEL` and `LAB_MODULES` choose the kernel; nothing here assumes 8.4.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[path = "../examples/promote.rs"]
+#[allow(dead_code, reason = "an example")]
+mod promote_example;
+#[path = "../examples/status.rs"]
+#[allow(dead_code, reason = "an example")]
+mod status_example;
+#[path = "../examples/watch_events.rs"]
+#[allow(dead_code, reason = "an example")]
+mod watch_example;
+
 #[path = "common/json.rs"]
 mod json;
 #[path = "common/lines.rs"]
@@ -15,14 +25,16 @@ mod text;
 
 use drbd_nl::{
     AddressPair, AfterSplitBrain, Base, ConnectionRef, ConnectionState, DeviceOptions, Dialect,
-    DiskOptions, DiskState, Drbd, Error, ErrorKind, MetaDisk, Minor, NetOptions, NodeId, Operation,
-    Outcome, Protocol, RawEvent, ResourceName, ResourceOptions, Role, Secret, State, VolumeNumber,
+    DiskOptions, DiskState, Drbd, Error, ErrorKind, InvalidateOptions, InvalidatePeerOptions,
+    MetaDisk, Minor, NetOptions, NewUuidOptions, NodeId, Operation, Outcome, PeerDeviceRef,
+    Protocol, RawEvent, ResizeOptions, ResourceName, ResourceOptions, Role, Secret, State,
+    SuspendIoOptions, TimeoutType, Update, VerifyOptions, VolumeNumber,
 };
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use uml_lab::Lab;
+use uml_lab::{Disk, Lab};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(120);
@@ -33,8 +45,8 @@ fn lab(name: &str) -> Option<Lab> {
     Lab::builder()
         .name(name)
         .packages(["drbd-utils"])
-        .node("node1", |n| n.disk("64M").disk("32M"))
-        .node("node2", |n| n.disk("64M").disk("32M"))
+        .node("node1", |n| n.disk("48M").disk(Disk::new("48M").faults()))
+        .node("node2", |n| n.disk("48M").disk("48M"))
         .wire("repl", |w| {
             w.port("node1", "10.0.254.1/30")
                 .port("node2", "10.0.254.2/30")
@@ -93,11 +105,27 @@ fn story(one: &uml_lab::Node, two: &uml_lab::Node) {
         (two, "inner_promote_and_demote"),
         (one, "inner_disconnect_and_connect"),
         (two, "inner_change_settings"),
+        (one, "inner_our_call_and_drbdsetups"),
+        (one, "inner_part"),
+        (two, "inner_part"),
+        (one, "inner_survive"),
+        (two, "inner_split_brain"),
+        (one, "inner_survive"),
+        (two, "inner_discard"),
+        (one, "inner_sync_again"),
         (two, "inner_tear_down"),
         (one, "inner_tear_down"),
     ] {
-        node.run_test_with(name, |c| c.deadline(LONG))
+        node.run_test_with(name, |c| c.deadline(LONG * 3))
             .unwrap_or_else(|e| panic!("{name}: {e}"));
+        if name == "inner_sync_again" {
+            // The disk of volume 1 fails under a Primary.
+            one.disk(1).inject(uml_lab::DiskFault::Fail).unwrap();
+            one.run_test_with("inner_io_error", |c| c.deadline(LONG))
+                .unwrap();
+            one.disk(1).heal().unwrap();
+            one.run_test("inner_examples").unwrap();
+        }
     }
 }
 
@@ -127,6 +155,10 @@ fn refusals() {
         .unwrap();
     node.run_test_with("inner_refusals", |c| c.deadline(LONG))
         .unwrap();
+    node.run_test_with("inner_fake_is_like_the_kernel", |c| c.deadline(LONG))
+        .unwrap();
+    node.run_test_with("inner_module_goes_and_comes", |c| c.deadline(LONG))
+        .unwrap();
     node.run_test_with("inner_no_permission", |c| c.deadline(LONG))
         .unwrap();
 }
@@ -148,6 +180,50 @@ fn overrun() {
         .unwrap();
     node.run_test_with("inner_overrun", |c| c.deadline(LONG * 3))
         .unwrap();
+}
+
+/// The same, with as many changes as a day has.
+#[test]
+#[ignore = "deep: 10000 changes"]
+fn deep_overrun() {
+    let Some(lab) = Lab::builder()
+        .name("drbd-nl-deep-overrun")
+        .packages(["drbd-utils"])
+        .node("node1", |n| n.disk("16M"))
+        .start_for_test()
+    else {
+        return;
+    };
+    let node = lab.node("node1");
+    node.load_module("drbd", ["usermode_helper=/bin/true"])
+        .unwrap();
+    let changes = std::env::var("DRBD_NL_CHANGES").unwrap_or_else(|_| "10000".into());
+    node.run_test_with("inner_overrun", |c| {
+        c.env("DRBD_NL_CHANGES", changes)
+            .deadline(Duration::from_secs(3600))
+    })
+    .unwrap();
+}
+
+/// Two hundred resources: our state is drbdsetup's.
+#[test]
+#[ignore = "deep: 200 resources"]
+fn deep_many_resources() {
+    let Some(lab) = Lab::builder()
+        .name("drbd-nl-deep-many")
+        .packages(["drbd-utils"])
+        .node("node1", |n| n.disk("16M"))
+        .start_for_test()
+    else {
+        return;
+    };
+    let node = lab.node("node1");
+    node.load_module("drbd", ["usermode_helper=/bin/true"])
+        .unwrap();
+    node.run_test_with("inner_many_resources", |c| {
+        c.deadline(Duration::from_secs(3600))
+    })
+    .unwrap();
 }
 
 // ---- inside a node --------------------------------------------------------
@@ -194,6 +270,7 @@ fn net_options() -> NetOptions {
     NetOptions::new()
         .protocol(Protocol::C)
         .cram_hmac_alg("sha1")
+        .verify_alg("sha1")
         .shared_secret(Secret::new("s3cr3t"))
         .after_sb_0pri(AfterSplitBrain::DiscardZeroChanges)
         .max_buffers(4000u32)
@@ -645,6 +722,431 @@ fn inner_change_settings() {
     assert_eq!(refused(&drbd, lacking).kind(), ErrorKind::Unsupported);
 }
 
+/// A command of drbdsetup about a volume and its peer.
+fn peer_device_command(dialect: Dialect, command: &str, volume: u32) -> Vec<String> {
+    let words: &[&str] = match dialect {
+        Dialect::V84 => &[command],
+        Dialect::V9 => &[command, "r0", "1"],
+    };
+    let mut words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+    words.push(volume.to_string());
+    words
+}
+
+/// Volume 0, to which our call was made, and volume 1, to which drbdsetup's
+/// was made, are alike.
+fn alike(drbd: &Drbd, what: &str) -> State {
+    let pick = |state: &State, volume: u32| {
+        let r0 = state.resource("r0").unwrap();
+        let device = r0.device(VolumeNumber(volume)).unwrap();
+        let peer = r0
+            .connections
+            .first()
+            .and_then(|c| c.peer_device(VolumeNumber(volume)))
+            .map(|p| (p.replication, p.peer_disk_state, p.resync_suspended));
+        let disk = (device.disk_state, device.statistics.size, device.quorum);
+        (disk, device.meta_disk.clone(), device.options.clone(), peer)
+    };
+    let mut last = None;
+    for _ in 0..600 {
+        let state = drbd.snapshot(TIMEOUT).unwrap();
+        if pick(&state, 0) == pick(&state, 1) {
+            return state;
+        }
+        last = Some((pick(&state, 0), pick(&state, 1)));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{what}: not alike: {last:#?}");
+}
+
+/// Each command: our call on one volume and drbdsetup's on the other leave
+/// the same behind.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_our_call_and_drbdsetups() {
+    let drbd = drbd();
+    let dialect = drbd.family().dialect;
+    let mut watcher = drbd.watch().unwrap();
+    let peer_device = || PeerDeviceRef::only(r0(), VolumeNumber(0));
+    let minor = Minor(0);
+    let settle = |watcher: &mut drbd_nl::Watcher| {
+        watcher.wait_sync(&r0(), LONG).unwrap();
+    };
+    // Settings of both disks alike, by our call and by drbdsetup's.
+    let mut slow = DiskOptions::new().disk_timeout(70u32);
+    slow.reset("md-flushes").unwrap();
+    done(
+        &drbd,
+        Operation::ChangeDiskOptions {
+            minor,
+            base: Base::Current,
+            options: Box::new(slow),
+        },
+    );
+    drbdsetup(&["disk-options", "1", "--disk-timeout=70", "--md-flushes=yes"]);
+    alike(&drbd, "disk-options");
+
+    let theirs = |command: &str, more: &[&str]| {
+        let words = peer_device_command(dialect, command, 1);
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        words.extend(more);
+        drbdsetup(&words);
+    };
+    done(
+        &drbd,
+        Operation::PauseSync {
+            peer_device: peer_device(),
+        },
+    );
+    theirs("pause-sync", &[]);
+    let state = alike(&drbd, "pause-sync");
+    let peer = &state.resource("r0").unwrap().connections[0].peer_devices[0];
+    assert!(peer.resync_suspended.user);
+    let again = Operation::PauseSync {
+        peer_device: peer_device(),
+    };
+    assert_eq!(drbd.run(&again, TIMEOUT).unwrap(), Outcome::AlreadyThere);
+    done(
+        &drbd,
+        Operation::ResumeSync {
+            peer_device: peer_device(),
+        },
+    );
+    theirs("resume-sync", &[]);
+    alike(&drbd, "resume-sync");
+    done(
+        &drbd,
+        Operation::Verify {
+            peer_device: peer_device(),
+            options: VerifyOptions::new().start(0u64),
+        },
+    );
+    theirs("verify", &["--start=0"]);
+    settle(&mut watcher);
+    alike(&drbd, "verify");
+    done(
+        &drbd,
+        Operation::InvalidatePeer {
+            peer_device: peer_device(),
+            options: InvalidatePeerOptions::new(),
+        },
+    );
+    // While it lasts, both kernels say how much there was.
+    let state = drbd.snapshot(TIMEOUT).unwrap();
+    let peer = &state.resource("r0").unwrap().connections[0].peer_devices[0];
+    if let Some(progress) = peer.progress() {
+        println!("{progress:?} {:?}", progress.percent());
+        assert!(progress.total.is_some());
+    }
+    settle(&mut watcher);
+    theirs("invalidate-remote", &[]);
+    settle(&mut watcher);
+    alike(&drbd, "invalidate-remote");
+    done(
+        &drbd,
+        Operation::Invalidate {
+            minor,
+            options: InvalidateOptions::new(),
+        },
+    );
+    settle(&mut watcher);
+    drbdsetup(&["invalidate", "1"]);
+    settle(&mut watcher);
+    alike(&drbd, "invalidate");
+
+    let suspended = |drbd: &Drbd| {
+        let state = drbd.snapshot(TIMEOUT).unwrap();
+        state.resource("r0").unwrap().suspended
+    };
+    let suspend = Operation::SuspendIo {
+        minor,
+        options: SuspendIoOptions::new(),
+    };
+    done(&drbd, suspend);
+    let ours = suspended(&drbd);
+    assert!(ours.user);
+    done(&drbd, Operation::ResumeIo { minor });
+    assert!(!suspended(&drbd).any());
+    drbdsetup(&["suspend-io", "1"]);
+    assert_eq!(suspended(&drbd), ours);
+    drbdsetup(&["resume-io", "1"]);
+
+    let new_uuid = Operation::NewCurrentUuid {
+        minor,
+        options: NewUuidOptions::new(),
+    };
+    let error = refused(&drbd, new_uuid.clone());
+    assert_eq!(error.ret_code_name(), Some("ERR_CONNECTED"));
+    assert_eq!(
+        drbd.timeout_type(&peer_device(), TIMEOUT).unwrap(),
+        TimeoutType::Default
+    );
+    // Larger and smaller; a size is wanted where it shrinks. One side has to
+    // be Primary for that.
+    let nobody = Operation::Resize {
+        minor,
+        options: ResizeOptions::new(),
+    };
+    if dialect == Dialect::V84 {
+        assert_eq!(
+            refused(&drbd, nobody.clone()).ret_code_name(),
+            Some("ERR_NO_PRIMARY")
+        );
+    }
+    assert_eq!(drbd.primary(&r0(), TIMEOUT).unwrap(), Outcome::Done);
+    let size = alike(&drbd, "size")
+        .device(minor)
+        .unwrap()
+        .1
+        .statistics
+        .size
+        .0;
+    for wanted in [size / 2 / 8 * 8, size] {
+        done(
+            &drbd,
+            Operation::Resize {
+                minor,
+                options: ResizeOptions::new().size(wanted).assume_clean(true),
+            },
+        );
+        settle(&mut watcher);
+        drbdsetup(&[
+            "resize",
+            "1",
+            &format!("--size={wanted}s"),
+            "--assume-clean",
+        ]);
+        settle(&mut watcher);
+        let state = alike(&drbd, "resize");
+        assert_eq!(state.device(minor).unwrap().1.statistics.size.0, wanted);
+    }
+    println!("{}", drbd.run(&nobody, TIMEOUT).unwrap());
+    drbdsetup(&["resize", "1"]);
+    settle(&mut watcher);
+    alike(&drbd, "resize to all there is");
+    secondary(&drbd);
+    let rename = Operation::RenameResource {
+        resource: r0(),
+        new_name: ResourceName::new("other").unwrap(),
+    };
+    match dialect {
+        Dialect::V84 => {
+            let error = refused(&drbd, rename);
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("needs DRBD 9.0.28"), "{error}");
+        }
+        Dialect::V9 => {
+            done(&drbd, rename);
+            drbdsetup(&["rename-resource", "other", "r0"]);
+        }
+    }
+    // Alone: outdated, a new generation, detached, attached.
+    done(
+        &drbd,
+        Operation::Disconnect {
+            connection: connection(),
+        },
+    );
+    watcher.wait_disconnect(&r0(), TIMEOUT).unwrap();
+    done(&drbd, Operation::Outdate { minor });
+    drbdsetup(&["outdate", "1"]);
+    let state = alike(&drbd, "outdate");
+    assert_eq!(
+        state.device(minor).unwrap().1.disk_state,
+        DiskState::Outdated
+    );
+    done(&drbd, Operation::Detach { minor });
+    drbdsetup(&["detach", "1"]);
+    alike(&drbd, "detach");
+    // It was Primary before, so its activity log is in use.
+    if let Err(error) = drbd.run(&attach(0), TIMEOUT) {
+        assert_eq!(error.kind(), ErrorKind::MetadataUnclean, "{error}");
+    }
+    for minor in ["0", "1"] {
+        let format = match dialect {
+            Dialect::V84 => "v08",
+            Dialect::V9 => "v09",
+        };
+        let disk = ["/dev/ubda", "/dev/ubdb"][usize::from(minor == "1")];
+        let output = Command::new("drbdmeta")
+            .args([minor, format, disk, "internal", "apply-al"])
+            .output()
+            .unwrap();
+        println!("apply-al {minor}: {output:?}");
+    }
+    println!("{}", drbd.run(&attach(0), TIMEOUT).unwrap());
+    match dialect {
+        Dialect::V84 => drbdsetup(&[
+            "attach",
+            "1",
+            "/dev/ubdb",
+            "/dev/ubdb",
+            "internal",
+            "--resync-rate=102400k",
+            "--c-plan-ahead=0",
+            "--al-extents=257",
+        ]),
+        Dialect::V9 => drbdsetup(&[
+            "attach",
+            "1",
+            "/dev/ubdb",
+            "/dev/ubdb",
+            "internal",
+            "--al-extents=257",
+        ]),
+    };
+    alike(&drbd, "attach");
+    done(&drbd, connect());
+    watcher.wait_sync(&r0(), LONG).unwrap();
+    same_as_drbdsetup(&drbd);
+}
+
+/// Disconnects, and writes alone.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_part() {
+    use std::io::Write;
+    let drbd = drbd();
+    let disconnect = Operation::Disconnect {
+        connection: connection(),
+    };
+    println!("{}", drbd.run(&disconnect, TIMEOUT).unwrap());
+    done(&drbd, Operation::PromoteUnfenced { resource: r0() });
+    let mut device = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/drbd0")
+        .unwrap();
+    device.write_all(&vec![0x77; 64 << 10]).unwrap();
+    device.sync_all().unwrap();
+    drop(device);
+    secondary(&drbd);
+}
+
+/// Who looks at a new device (as udev does) may have it open for a moment.
+fn secondary(drbd: &Drbd) {
+    for _ in 0..600 {
+        match drbd.secondary(&r0(), TIMEOUT) {
+            Ok(_) => return,
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("somebody keeps /dev/drbd0 open");
+}
+
+/// Both call each other; DRBD says that there is a split brain.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_split_brain() {
+    let drbd = drbd();
+    let mut watcher = drbd.watch_only([r0()]).unwrap();
+    // node1 is waiting for this side.
+    done(&drbd, connect());
+    let mut signals = Vec::new();
+    while !signals.contains(&true) {
+        match watcher.next_update(LONG).unwrap() {
+            Some(Update::SplitBrain(signal)) => {
+                assert_eq!(signal.resource, Some(r0()));
+                signals.push(signal.unsolved);
+            }
+            Some(_) => {}
+            None => panic!("no split brain: {signals:?} {:?}", watcher.state()),
+        }
+    }
+    println!("{signals:?}");
+    watcher.wait_disconnect(&r0(), TIMEOUT).unwrap();
+}
+
+/// This side keeps its data, and waits for the other.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_survive() {
+    let drbd = drbd();
+    let _ = drbd.run(&connect(), TIMEOUT).unwrap();
+}
+
+/// This side throws its data away, having named it.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_discard() {
+    let drbd = drbd();
+    let state = drbd.snapshot(TIMEOUT).unwrap();
+    let plan = state
+        .resource("r0")
+        .unwrap()
+        .discard_plan(&connection())
+        .unwrap();
+    println!("{plan}");
+    assert_eq!(plan.losses.len(), 2);
+    let loss = &plan.losses[0];
+    assert!(loss.generation.is_some());
+    assert!(loss.written.unwrap().0 >= 128, "{loss}");
+    let name = Some("node1".into());
+    let outcome = drbd.discard_local_data(&plan, name, net_options(), TIMEOUT);
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    let mut watcher = drbd.watch().unwrap();
+    watcher.wait_sync(&r0(), LONG).unwrap();
+    let state = drbd.snapshot(TIMEOUT).unwrap();
+    let against = state.resource("r0").unwrap().discard_plan(&connection());
+    assert!(against.unwrap_err()[0].contains("no split brain"));
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_sync_again() {
+    let drbd = drbd();
+    drbd.watch().unwrap().wait_sync(&r0(), LONG).unwrap();
+    same_as_drbdsetup(&drbd);
+}
+
+/// The disk of volume 1 fails: it goes, the data is still there over the wire.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_io_error() {
+    use std::io::Write;
+    let drbd = drbd();
+    let mut watcher = drbd.watch().unwrap();
+    assert_eq!(drbd.primary(&r0(), TIMEOUT).unwrap(), Outcome::Done);
+    let mut device = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/drbd1")
+        .unwrap();
+    device.write_all(&[0x11; 4096]).unwrap();
+    device.sync_all().unwrap();
+    drop(device);
+    watcher
+        .wait_for(LONG, |state| {
+            state.device(Minor(1)).unwrap().1.disk_state == DiskState::Diskless
+        })
+        .unwrap();
+    let state = same_as_drbdsetup(&drbd);
+    let r0 = state.resource("r0").unwrap();
+    assert_eq!(r0.role, Role::Primary);
+    assert!(r0.demotion_risks().is_empty(), "{:?}", r0.demotion_risks());
+    secondary(&drbd);
+}
+
+/// The examples do on a real kernel what they say.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_examples() {
+    let drbd = drbd();
+    status_example::main().unwrap();
+    // Volume 1 has its data at the peer.
+    promote_example::promote("r0").unwrap();
+    let role = |drbd: &Drbd| drbd.snapshot(TIMEOUT).unwrap().resource("r0").unwrap().role;
+    assert_eq!(role(&drbd), Role::Primary);
+    promote_example::promote("r0").unwrap();
+    assert!(promote_example::promote("nosuch").is_err());
+    // It watches until this process ends.
+    let watching = std::thread::spawn(|| watch_example::main().map_err(|e| e.to_string()));
+    secondary(&drbd);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!watching.is_finished());
+}
+
 #[test]
 #[ignore = "runs inside a node"]
 fn inner_tear_down() {
@@ -804,20 +1306,23 @@ fn inner_overrun() {
         node_id: Some(NodeId(0)),
         options: ResourceOptions::new(),
     };
-    // The watcher does not look, and its small buffer overflows.
+    let changes: usize = std::env::var("DRBD_NL_CHANGES").map_or(500, |text| text.parse().unwrap());
+    // The watcher does not look, and its small buffer overflows; now and then
+    // it looks once, as a slow reader does.
     watcher.set_receive_buffer(32 << 10);
-    for round in 0..3 {
+    let rounds = (changes / 100) | 1;
+    for round in 0..rounds {
         for number in 0..100 {
-            done(&drbd, new(number));
-        }
-        if round < 2 {
-            for number in 0..100 {
-                done(
-                    &drbd,
-                    Operation::DelResource {
-                        resource: name(number),
-                    },
-                );
+            let operation = if round % 2 == 0 {
+                new(number)
+            } else {
+                Operation::DelResource {
+                    resource: name(number),
+                }
+            };
+            assert_eq!(drbd.run(&operation, TIMEOUT).unwrap(), Outcome::Done);
+            if number % 50 == 7 && round > 20 {
+                let _ = watcher.try_update().unwrap();
             }
         }
     }
@@ -830,7 +1335,7 @@ fn inner_overrun() {
         }
     }
     println!("{updates} updates, {resynced} of them after a loss");
-    assert!(resynced > 0, "500 changes fit into the buffer");
+    assert!(resynced > 0, "{changes} changes fit into the buffer");
     let names = |state: &State| {
         state
             .resources
@@ -854,4 +1359,169 @@ fn inner_overrun() {
     watcher
         .wait_for(TIMEOUT, |state| state.resources.is_empty())
         .unwrap();
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_many_resources() {
+    let drbd = drbd();
+    for number in 0..200u32 {
+        let name = ResourceName::new(&format!("many{number:03}")).unwrap();
+        let operations = [
+            Operation::NewResource {
+                resource: name.clone(),
+                node_id: Some(NodeId(0)),
+                options: ResourceOptions::new(),
+            },
+            Operation::NewMinor {
+                resource: name,
+                volume: VolumeNumber(0),
+                minor: Minor(number),
+                options: DeviceOptions::new(),
+            },
+        ];
+        for operation in operations {
+            assert_eq!(drbd.run(&operation, TIMEOUT).unwrap(), Outcome::Done);
+        }
+    }
+    let state = same_as_drbdsetup(&drbd);
+    assert_eq!(state.resources.len(), 200);
+    let watcher = drbd.watch().unwrap();
+    assert_eq!(watcher.state().resources.len(), 200);
+}
+
+/// The kernel that is not there announces what this one does, call by call.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_fake_is_like_the_kernel() {
+    let drbd = drbd();
+    let dialect = drbd.family().dialect;
+    create_metadata(dialect, 0);
+    let real = scenario(&drbd);
+    let cluster = drbd_nl::testing::FakeCluster::new(dialect, ["node1"]);
+    cluster.add_disk("node1", "/dev/ubda", 90_000);
+    let fake = scenario(&Drbd::with_connector(cluster.node("node1")).unwrap());
+    for (object, theirs) in &real {
+        println!("{object}: {theirs:?}");
+    }
+    assert_eq!(real, fake);
+}
+
+/// What is announced about each object while one node is configured, used
+/// alone, and taken down; its states, repetitions left out.
+fn scenario<C>(drbd: &Drbd<C>) -> std::collections::BTreeMap<String, Vec<String>>
+where
+    C: drbd_nl::socket::Connector + Send + Sync + 'static,
+    C::Transport: Send + 'static,
+{
+    let dialect = drbd.family().dialect;
+    let mut events = drbd.events().unwrap();
+    while events
+        .next_event(Duration::from_millis(200))
+        .unwrap()
+        .is_some()
+    {}
+    let minor = Minor(0);
+    let steps = [
+        Operation::NewResource {
+            resource: r0(),
+            node_id: Some(NodeId(0)),
+            options: ResourceOptions::new(),
+        },
+        Operation::NewMinor {
+            resource: r0(),
+            volume: VolumeNumber(0),
+            minor,
+            options: DeviceOptions::new(),
+        },
+        attach(0),
+        Operation::DeclareDataCurrent { resource: r0() },
+        Operation::Secondary { resource: r0() },
+        Operation::Primary { resource: r0() },
+        Operation::Secondary { resource: r0() },
+        Operation::SuspendIo {
+            minor,
+            options: SuspendIoOptions::new(),
+        },
+        Operation::ResumeIo { minor },
+        Operation::Outdate { minor },
+        Operation::Detach { minor },
+        Operation::Down { resource: r0() },
+    ];
+    for step in steps {
+        for attempt in 0.. {
+            match drbd.run(&step, TIMEOUT) {
+                Ok(_) => break,
+                // Who looks at a new device has it open for a moment.
+                Err(error) if error.kind() == ErrorKind::Busy && attempt < 600 => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let mut objects = std::collections::BTreeMap::<String, Vec<String>>::new();
+    let mut names = lines::Names::new();
+    while let Some(event) = events.next_event(Duration::from_secs(1)).unwrap() {
+        let RawEvent::Event(event) = event else {
+            panic!("{event:?}");
+        };
+        if matches!(
+            event.kind,
+            drbd_nl::EventKind::Legacy(_) | drbd_nl::EventKind::Helper(_)
+        ) {
+            continue;
+        }
+        let words = lines::line(dialect, &event, &mut names, false);
+        // Whether somebody looks at the device is not the scenario's matter.
+        let words: Vec<_> = words.iter().filter(|w| !w.starts_with("open:")).collect();
+        let key = format!("{} {}", words[1], words[2]);
+        let line = words
+            .iter()
+            .map(|w| w.as_str())
+            .collect::<Vec<_>>()
+            .join(" ");
+        let list = objects.entry(key).or_default();
+        if list.last() != Some(&line) {
+            list.push(line);
+        }
+    }
+    objects
+}
+
+/// The module is unloaded and loaded again under a watcher.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_module_goes_and_comes() {
+    let mut drbd = drbd();
+    let mut watcher = drbd.watch().unwrap();
+    let modprobe = |args: &[&str]| {
+        let output = Command::new("/sbin/modprobe").args(args).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    modprobe(&["-r", "drbd"]);
+    let update = watcher.next_update(TIMEOUT).unwrap();
+    assert!(
+        matches!(update, Some(Update::ModuleUnloaded(_))),
+        "{update:?}"
+    );
+    let error = drbd.snapshot(TIMEOUT).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ModuleNotLoaded);
+    modprobe(&["drbd", "usermode_helper=/bin/true"]);
+    let update = watcher.next_update(TIMEOUT).unwrap();
+    assert!(
+        matches!(update, Some(Update::ModuleLoaded(_))),
+        "{update:?}"
+    );
+    drbd.reopen().unwrap();
+    let new = Operation::NewResource {
+        resource: r0(),
+        node_id: Some(NodeId(0)),
+        options: ResourceOptions::new(),
+    };
+    done(&drbd, new);
+    watcher
+        .wait_for(TIMEOUT, |state| state.resource("r0").is_some())
+        .unwrap();
+    done(&drbd, Operation::Down { resource: r0() });
 }

@@ -181,3 +181,77 @@ proptest! {
         }
     }
 }
+
+/// Reads mutations of every kind of message, `each` of one: whatever comes
+/// out goes into a model.
+fn mutate(each: u32) {
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % (below.max(1) as u64)).unwrap()
+    };
+    let (mut read, mut refused) = (0u64, 0u64);
+    for family in load::all() {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut state = drbd_nl::State::default();
+        for run in &family.runs {
+            for message in run.received().filter(|m| m.kind() == run.family) {
+                if !seen.insert((message.command(), message.bytes.len())) {
+                    continue;
+                }
+                for _ in 0..each {
+                    let mut bytes = message.bytes.clone();
+                    for _ in 0..=next(4) {
+                        let at = next(bytes.len());
+                        match next(5) {
+                            0 => bytes[at] ^= 1 << next(8),
+                            1 => bytes[at] = [0, 1, 4, 0x3f, 0x7f, 0x80, 0xff][next(7)],
+                            2 => bytes.truncate(at.max(20)),
+                            3 => bytes.insert(at, u8::try_from(next(256)).unwrap()),
+                            _ => {
+                                let piece = bytes[at..(at + 12).min(bytes.len())].to_vec();
+                                let to = next(bytes.len());
+                                bytes.splice(to..to, piece);
+                            }
+                        }
+                    }
+                    // The length is right, so that the rest is looked at.
+                    let length = u32::try_from(bytes.len()).unwrap();
+                    bytes[..4].copy_from_slice(&length.to_le_bytes());
+                    let _ = decode::<Big>(family.dialect, run.family, &bytes);
+                    match decode::<Little>(family.dialect, run.family, &bytes) {
+                        Ok(items) => {
+                            read += 1;
+                            for item in items {
+                                if let Decoded::Event(event) = item {
+                                    state.apply(event);
+                                }
+                            }
+                        }
+                        Err(_) => refused += 1,
+                    }
+                }
+            }
+        }
+        for resource in &state.resources {
+            let _ = (resource.promotion_score(), resource.demotion_risks());
+        }
+        let _ = serde_json::to_string(&drbd_nl::json::Status(&state)).unwrap();
+        let _ = serde_json::to_string(&drbd_nl::json::Show::new(&state)).unwrap();
+    }
+    println!("{read} read, {refused} refused");
+    assert!(read > 0 && refused > 0);
+}
+
+#[test]
+fn mutated_messages_do_not_panic() {
+    mutate(10);
+}
+
+#[test]
+#[ignore = "deep: more mutations"]
+fn deep_mutated_messages_do_not_panic() {
+    mutate(std::env::var("DRBD_NL_MUTATIONS").map_or(2000, |n| n.parse().unwrap()));
+}

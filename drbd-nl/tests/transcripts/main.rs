@@ -6,6 +6,7 @@ mod decide;
 mod decode;
 mod encode;
 mod events;
+mod fake;
 #[path = "../common/json.rs"]
 mod json;
 #[path = "../common/lines.rs"]

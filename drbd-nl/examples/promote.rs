@@ -1,0 +1,30 @@
+//! Makes this node Primary for a resource, or says why it is not to be.
+//! Changes the role, nothing else.
+//!
+//! ```text
+//! $ promote r0
+//! r0: score 10101, not now:
+//!   ipv4:10.0.254.2:7788 is Primary
+//! ```
+
+use drbd_nl::{Drbd, ResourceName};
+use std::time::Duration;
+
+pub(crate) fn promote(name: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let (drbd, limit) = (Drbd::open()?, Duration::from_secs(60));
+    let state = drbd.snapshot(limit)?;
+    let resource = state.resource(name).ok_or("there is no such resource")?;
+    let obstacles = resource.promotion_obstacles();
+    if obstacles.is_empty() {
+        println!("{name}: {}", drbd.primary(&resource.name, limit)?);
+    } else {
+        println!("{name}: score {}, not now:", resource.promotion_score());
+        obstacles.iter().for_each(|o| println!("  {o}"));
+    }
+    Ok(())
+}
+
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let name = std::env::args().nth(1).ok_or("usage: promote RESOURCE")?;
+    promote(ResourceName::new(&name)?.as_str().unwrap_or_default())
+}
