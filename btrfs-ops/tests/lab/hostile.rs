@@ -544,7 +544,18 @@ fn changed_bytes(store: &Store, into: &File) {
                         btrfs_ops::delete(into, &subvolume.name, &options).unwrap();
                     }
                 }
-                Err(_) => refused += 1,
+                Err(_) => {
+                    refused += 1;
+                    // A change that makes an end of a command completes the
+                    // subvolume; what follows is refused.
+                    if let Ok(ended) = Subvolume::open(store.path.join("into/small")) {
+                        let info = ended.info().unwrap();
+                        assert_eq!(info.access, Access::ReadOnly, "byte {at}");
+                        assert_eq!(info.received_uuid, Uuid::from_bytes(OWN), "byte {at}");
+                        let options = btrfs_ops::DeleteOptions::new();
+                        ended.delete(&options).unwrap();
+                    }
+                }
             }
             let mut left: Vec<_> = fs::read_dir(store.path.join("into"))
                 .unwrap()

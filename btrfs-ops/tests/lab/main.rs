@@ -48,6 +48,12 @@ fn on_a_node() {
     );
 }
 
+#[test]
+#[ignore = "deep: ten thousand subvolumes"]
+fn deep_listing_on_a_node() {
+    common::run_on_node("btrfs-listing", &["2G"], &["ten_thousand"]);
+}
+
 fn assert_info_is_as_shown(subvolume: &Subvolume, path: &Path) {
     // `show` reads what is committed; `info` what is.
     sync(subvolume).unwrap();
@@ -338,6 +344,28 @@ fn wrong_names_and_places() {
     let error = delete(&root, &exact, &DeleteOptions::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
     assert!(error.to_string().contains("default subvolume"), "{error}");
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn ten_thousand() {
+    let store = Store::new("many", &[], "");
+    let root = store.root();
+    for directory in 0..100 {
+        let path = store.path.join(format!("d{directory}"));
+        fs::create_dir(&path).unwrap();
+        let parent = File::open(&path).unwrap();
+        for i in 0..99 {
+            Subvolume::create(&parent, format!("s{i}")).unwrap();
+        }
+        Subvolume::create_path(path.join("s7/nested")).unwrap();
+    }
+    sync(&root).unwrap();
+    let listing = list(&root, Scope::Below).unwrap();
+    assert_eq!(listing.subvolumes.len(), 10_000);
+    assert_eq!(as_oracle(&listing), oracle(&store.path));
+    let walked = list_by_walking(&root).unwrap();
+    assert_eq!(walked.subvolumes, listing.subvolumes);
 }
 
 /// Id, generation, parent, uuids and path, as `btrfs subvolume list` prints them.
