@@ -93,9 +93,11 @@ pub(crate) fn store(test: &str) -> LxcPath {
 
 /// Ends the containers of an earlier test that failed, so that it fails alone.
 pub(crate) fn end_leftovers(mounted: &Path) {
-    let title = format!("[lxc monitor] {}/", mounted.display());
+    // The second is that of a monitor that could not change its title.
+    let titles = ["[lxc monitor]", "lxc-rs-helper start"];
+    let titles = titles.map(|title| format!("{title} {}/", mounted.display()));
     let monitors: Vec<_> = processes()
-        .filter(|(_, line)| line.starts_with(&title))
+        .filter(|(_, line)| titles.iter().any(|title| line.starts_with(title)))
         .map(|(pid, _)| pid)
         .collect();
     for pid in &monitors {
