@@ -21,18 +21,27 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Boots a node with these disks and runs these tests of this program there,
 /// one after the other.
 pub(crate) fn run_on_node(lab: &str, disks: &[&str], tests: &[&str]) {
+    // Generous: the machine may be busy with other labs.
+    run_within(Duration::from_secs(600), lab, disks, tests);
+}
+
+/// The same for tests that take long by themselves.
+pub(crate) fn run_deep_on_node(lab: &str, disks: &[&str], tests: &[&str]) {
+    run_within(Duration::from_secs(4 * 3600), lab, disks, tests);
+}
+
+fn run_within(deadline: Duration, lab: &str, disks: &[&str], tests: &[&str]) {
     let lab = Lab::builder()
         .name(lab)
         .packages(["btrfs-progs"])
         .node("node1", |n| disks.iter().fold(n, |n, size| n.disk(*size)))
         .start_for_test();
     let Some(lab) = lab else { return };
-    // Generous: the machine may be busy with other labs.
     let node = lab.node("node1");
     let run = |test: &&str| {
         let began = Instant::now();
         let error = node
-            .run_test_with(test, |command| command.deadline(Duration::from_secs(600)))
+            .run_test_with(test, |command| command.deadline(deadline))
             .err();
         eprintln!("{test}: {:.1} s", began.elapsed().as_secs_f64());
         error

@@ -51,7 +51,7 @@ fn on_a_node() {
 #[test]
 #[ignore = "deep: ten thousand subvolumes"]
 fn deep_listing_on_a_node() {
-    common::run_on_node("btrfs-listing", &["2G"], &["ten_thousand"]);
+    common::run_deep_on_node("btrfs-listing", &["2G"], &["ten_thousand"]);
 }
 
 fn assert_info_is_as_shown(subvolume: &Subvolume, path: &Path) {

@@ -34,7 +34,7 @@ fn on_a_node() {
 #[test]
 #[ignore = "deep: many chains of twenty snapshots"]
 fn deep_chains_on_a_node() {
-    common::run_on_node(
+    common::run_deep_on_node(
         "btrfs-chains",
         &["4G", "4G", "4G"],
         &["streams::long_chains_equal_btrfs_receive"],
@@ -44,7 +44,7 @@ fn deep_chains_on_a_node() {
 #[test]
 #[ignore = "deep: cut at every command, changed at every byte"]
 fn deep_interruptions_on_a_node() {
-    common::run_on_node(
+    common::run_deep_on_node(
         "btrfs-cuts",
         &["2G", "2G", "2G"],
         &["streams::every_interruption", "streams::every_changed_byte"],
