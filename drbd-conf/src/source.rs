@@ -27,6 +27,8 @@ struct SourceFile {
     text: String,
     /// Where each line starts.
     lines: Vec<u32>,
+    /// A secret may be in it, so that lines have to be looked at before they are shown.
+    secret: bool,
 }
 
 /// All files of one configuration, in the order in which they were opened.
@@ -64,6 +66,7 @@ impl Sources {
         let lines = std::iter::once(0).chain(starts).collect();
         self.0.push(SourceFile {
             name: name.to_owned(),
+            secret: text.contains("shared-secret"),
             text,
             lines,
         });
@@ -96,7 +99,10 @@ impl Sources {
             line,
             column: 1 + text[line_start..start].chars().count(),
             width: text[start..end].chars().count().max(1),
-            text: masked(text, line_start, line_end),
+            text: match self.0[span.file as usize].secret {
+                true => masked(text, line_start, line_end),
+                false => text[line_start..line_end].to_owned(),
+            },
         }
     }
 }
