@@ -5,6 +5,10 @@
 //! recorder in the place of each program that must not be called, and the verdict.
 
 pub mod client;
+mod cluster;
+pub mod database;
+pub mod ending;
+mod full;
 pub mod play;
 pub mod plot;
 pub mod record;

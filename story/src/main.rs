@@ -1,12 +1,13 @@
 //! `./demo`: plays the story on real nodes, prints plans, timeline and verdict.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use story::plot::{Sabotage, play};
-use story::stage::{Changes, dress, kernel_log};
+use story::database;
+use story::plot::{Plot, Sabotage, play};
+use story::stage::{Changes, DATABASE, PORT, dress, kernel_log};
 
 /// Plays the whole story of a two-node cluster on real kernels, and judges it: from blank disks to a
 /// container, a planned handover, the loss of a node in mid-write, the takeover, and the return.
@@ -16,12 +17,18 @@ use story::stage::{Changes, dress, kernel_log};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
+    /// Play all of it: both resources, several services, every fault. Takes longer.
+    #[arg(long, conflicts_with = "sabotage")]
+    full: bool,
     /// Break the promise on purpose; the verdict must notice.
     #[arg(long, value_name = "HOW")]
     sabotage: Option<Sabotage>,
     /// Write verdict, downtimes and timeline as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the timeline as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -44,6 +51,13 @@ enum InNode {
     },
     /// Prints what the node's kernel has said.
     KernelLog,
+    /// Serves records from a database, as the init of its container.
+    Database,
+    /// Checks a database and prints its records.
+    ReadDatabase {
+        /// The database.
+        path: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -62,14 +76,29 @@ fn run(options: &Options) -> Result<bool> {
         match part {
             InNode::Dress { address, changes } => dress(address, *changes)?,
             InNode::KernelLog => print!("{}", kernel_log()?),
+            InNode::Database => database::serve(Path::new(DATABASE), PORT)?,
+            InNode::ReadDatabase { path } => {
+                for (writer, lines) in database::read(path)? {
+                    for line in String::from_utf8_lossy(&lines).lines() {
+                        println!("{writer} {line}");
+                    }
+                }
+            }
         }
         return Ok(true);
     }
-    let ending = play(options.sabotage)?;
+    let ending = play(match options.sabotage {
+        Some(sabotage) => Plot::Sabotaged(sabotage),
+        None if options.full => Plot::Full,
+        None => Plot::Short,
+    })?;
     println!("\n{ending}");
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&ending).context("writing the result as JSON")?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &options.svg {
+        std::fs::write(path, ending.to_svg()).with_context(|| path.display().to_string())?;
     }
     let kept = ending.verdict.kept();
     match (options.sabotage, kept) {

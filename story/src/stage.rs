@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use node_ops::links::{self, Cidr};
@@ -19,16 +20,108 @@ pub const RECORDER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/recorder")
 
 /// Where the workload program stands in a node.
 pub const WORKLOAD_PATH: &str = "/opt/story/workload";
-/// The prepared root file system of the container, to be copied into its subvolume.
-pub const ROOTFS: &str = "/opt/story/app/rootfs";
-/// The prepared configuration of the container.
-pub const CONFIG: &str = "/opt/story/app/config";
-/// Address of the container, and port of the workload in it.
-pub const SERVICE: &str = "10.1.0.10:7000";
+
+/// A container with what serves in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// The container's name.
+    pub name: &'static str,
+    /// The resource whose store carries it.
+    pub resource: &'static str,
+    /// Where that store is mounted.
+    pub mount: &'static str,
+    /// The last byte of its addresses, IP and MAC.
+    host: u8,
+    /// Whether a database keeps the records, rather than plain files.
+    pub database: bool,
+}
+
+/// The services of the full story; the short one has only the first.
+pub const SERVICES: [Service; 3] = [
+    Service {
+        name: "app",
+        resource: "r0",
+        mount: "/srv/store1",
+        host: 10,
+        database: false,
+    },
+    Service {
+        name: "db",
+        resource: "r0",
+        mount: "/srv/store1",
+        host: 11,
+        database: true,
+    },
+    Service {
+        name: "web",
+        resource: "r1",
+        mount: "/srv/store2",
+        host: 12,
+        database: false,
+    },
+];
+
+impl Service {
+    /// Address of the container, and the port it serves on.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("10.1.0.{}:{PORT}", self.host)
+    }
+
+    /// The prepared root file system, to be copied into the container's subvolume.
+    #[must_use]
+    pub fn rootfs(&self) -> String {
+        format!("/opt/story/{}/rootfs", self.name)
+    }
+
+    /// The prepared configuration of the container.
+    #[must_use]
+    pub fn config(&self) -> String {
+        format!("/opt/story/{}/config", self.name)
+    }
+
+    /// The directory of its records, as the node that serves sees it.
+    #[must_use]
+    pub fn data(&self) -> String {
+        format!("{}/containers/{}/rootfs/data", self.mount, self.name)
+    }
+
+    /// The container's configuration; `programs` is the directory of this program.
+    fn configuration(&self, programs: &Path, changes: Changes) -> String {
+        let mut text = CONTAINER
+            .replace("{name}", self.name)
+            .replace("{host}", &self.host.to_string())
+            .replace("{hex}", &format!("{:02x}", self.host));
+        if changes.no_fsync {
+            text.push_str("lxc.environment = WORKLOAD_NO_FSYNC=1\n");
+        }
+        if self.database {
+            // This program is linked with the libraries of the host, which the container borrows.
+            text.push_str("lxc.init.cmd = /programs/story in-node database\n");
+            let programs = programs.display().to_string();
+            for (source, target) in [
+                (programs.as_str(), "programs"),
+                ("/lib", "lib"),
+                ("/lib64", "lib64"),
+            ] {
+                text.push_str(&format!(
+                    "lxc.mount.entry = {source} {target} none bind,ro,create=dir 0 0\n"
+                ));
+            }
+        }
+        text
+    }
+}
+
+/// The port that every service listens on.
+pub const PORT: u16 = 7000;
+/// Where the database is, inside its container.
+pub const DATABASE: &str = "/data/records.db";
 
 const DRBD_CONF: &str = include_str!("../seed/drbd.conf");
 const GLOBAL_COMMON: &str = include_str!("../seed/drbd.d/global_common.conf");
 const PLACEMENT: &str = include_str!("../stage/placement.toml");
+const PLACEMENT_FULL: &str = include_str!("../stage/placement-full.toml");
 const CONTAINER: &str = include_str!("../stage/container.conf");
 
 /// What differs from the story as it is told.
@@ -40,6 +133,17 @@ pub struct Changes {
     /// Let the workload acknowledge records that it has not made durable.
     #[arg(long)]
     pub no_fsync: bool,
+    /// Set the stage of the full story: both resources, all services.
+    #[arg(long)]
+    pub full: bool,
+}
+
+impl Changes {
+    /// The services on this stage.
+    #[must_use]
+    pub fn services(&self) -> &'static [Service] {
+        if self.full { &SERVICES } else { &SERVICES[..1] }
+    }
 }
 
 /// Puts everything in place on this node, whose bridge gets `address`.
@@ -48,10 +152,11 @@ pub fn dress(address: &str, changes: Changes) -> Result<()> {
     if changes.protocol_a {
         drbd_conf = drbd_conf.replace("protocol C;", "protocol A;");
     }
-    let mut container = CONTAINER.to_owned();
-    if changes.no_fsync {
-        container.push_str("lxc.environment = WORKLOAD_NO_FSYNC=1\n");
-    }
+    let placement = if changes.full {
+        PLACEMENT_FULL
+    } else {
+        PLACEMENT
+    };
     for (path, content, mode) in [
         ("/etc/drbd.conf", drbd_conf.as_bytes(), 0o600),
         (
@@ -61,21 +166,30 @@ pub fn dress(address: &str, changes: Changes) -> Result<()> {
         ),
         (
             "/etc/ha-failover/placement.toml",
-            PLACEMENT.as_bytes(),
+            placement.as_bytes(),
             0o644,
         ),
-        (CONFIG, container.as_bytes(), 0o644),
         (WORKLOAD_PATH, WORKLOAD, 0o755),
-        (&format!("{ROOTFS}/sbin/init"), WORKLOAD, 0o755),
     ] {
         write(Path::new(path), content, mode)?;
     }
-    for directory in ["data", "dev", "proc", "sys", "tmp"] {
-        let path = Path::new(ROOTFS).join(directory);
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+    let program = std::env::current_exe().context("finding this program")?;
+    let programs = program.parent().context("a program has a directory")?;
+    for service in changes.services() {
+        let config = service.configuration(programs, changes);
+        write(Path::new(&service.config()), config.as_bytes(), 0o644)?;
+        let rootfs = service.rootfs();
+        let rootfs = Path::new(&rootfs);
+        if !service.database {
+            write(&rootfs.join("sbin/init"), WORKLOAD, 0o755)?;
+        }
+        for directory in ["data", "dev", "proc", "sys", "tmp"] {
+            let path = rootfs.join(directory);
+            fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
+        // The mount point is the operator's to make, once, on both nodes.
+        fs::create_dir_all(service.mount).context(service.mount)?;
     }
-    // The mount point is the operator's to make, once, on both nodes.
-    fs::create_dir_all("/srv/store1").context("/srv/store1")?;
 
     // The seed's disks have the names that a SCSI disk and its first partition have.
     for (name, disk) in [("/dev/sdb1", "/dev/ubda"), ("/dev/sdc1", "/dev/ubdb")] {
@@ -116,8 +230,11 @@ fn bridge(address: &str) -> Result<()> {
     Ok(())
 }
 
-/// The messages of this node's kernel, one line each.
+/// The messages of this node's kernel, one line each; the last ones tell which tasks wait in the
+/// kernel, and where.
 pub fn kernel_log() -> Result<String> {
+    // A kernel without the key has nothing to add to its log.
+    let _ = std::fs::write("/proc/sysrq-trigger", "w");
     let mut log = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -125,14 +242,15 @@ pub fn kernel_log() -> Result<String> {
         .context("/dev/kmsg")?;
     let mut text = String::new();
     let mut record = [0; 8192];
-    // One record a read: `<numbers>;<message>`, and nothing more once all are read.
+    // One record a read: `<level>,<number>,<microseconds>,<flags>;<message>`, and nothing more once
+    // all are read.
     while let Ok(length @ 1..) = log.read(&mut record) {
         let record = String::from_utf8_lossy(&record[..length]);
-        let message = record
-            .split_once(';')
-            .map_or(&*record, |(_, message)| message);
-        text.push_str(message.lines().next().unwrap_or_default());
-        text.push('\n');
+        let (head, message) = record.split_once(';').unwrap_or(("", &record));
+        let at: u64 = head.split(',').nth(2).map_or(Ok(0), str::parse)?;
+        let seconds = Duration::from_micros(at).as_secs_f64();
+        let message = message.lines().next().unwrap_or_default();
+        text.push_str(&format!("{seconds:9.3} {message}\n"));
     }
     Ok(text)
 }

@@ -202,6 +202,17 @@ impl Verdict {
         self.lost + self.phantom + self.torn + self.dual_owner + self.foreign_tools == 0
     }
 
+    /// Adds what was found elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.phantom += other.phantom;
+        self.torn += other.torn;
+        self.dual_owner += other.dual_owner;
+        self.foreign_tools += other.foreign_tools;
+        self.recovered += other.recovered;
+    }
+
     /// Judges what `clients` saw against the files of the store, by number of the writer.
     ///
     /// Clients share the numbers of writers only if they share the records: the demo gives each
