@@ -31,12 +31,20 @@ impl Shared {
 }
 
 impl Client {
-    /// Starts `workload client` on `node`: `writers` writers that send to `address`.
-    pub fn start(node: &Node, workload: &str, address: &str, writers: u32) -> Result<Self> {
+    /// Starts `workload client` on `node`: `writers` writers that send to `address`, and pause
+    /// after each answer.
+    pub fn start(
+        node: &Node,
+        workload: &str,
+        address: &str,
+        writers: u32,
+        pause: Duration,
+    ) -> Result<Self> {
         let command = Command::new(workload)
             .arg("client")
             .arg(address)
-            .arg(writers.to_string());
+            .arg(writers.to_string())
+            .arg(pause.as_millis().to_string());
         let child = node.spawn(command).context("starting the client")?;
         let stdout = child.stdout();
         let shared = Arc::<Shared>::default();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::cluster::{Cluster, other};
 use crate::ending::{Cause, Ending};
@@ -104,7 +104,11 @@ pub(crate) fn lose_and_return(cluster: &mut Cluster, lost: &'static str) -> Resu
         cluster.take_over(target, resource, &[])?;
     }
     cluster.note_gaps(&marks, Cause::NodeLoss, &taken);
-    cluster.note_unanswered(&marks, lost)?;
+    let unanswered = cluster.note_unanswered(&marks);
+    ensure!(
+        unanswered > 0 || cluster.pauses(),
+        "no record was on its way when {lost} was lost; nothing was shown"
+    );
 
     cluster.stage.act(&format!(
         "{lost} returns: applies its log, resyncs, does not serve"

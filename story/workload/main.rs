@@ -7,8 +7,8 @@
 //!   appended as a record, made durable with fdatasync, and only then answered with
 //!   `ACK <n> <epoch> <node>`. With `WORKLOAD_NO_FSYNC` in its environment it leaves the fdatasync
 //!   out: that is a sabotage which the demo must notice.
-//! - `workload client ADDRESS WRITERS`: as many writers as asked for, each sends its next record
-//!   as soon as the one before was answered, and prints what came of each, one line each:
+//! - `workload client ADDRESS WRITERS PAUSE`: as many writers as asked for, each sends its next
+//!   record PAUSE milliseconds after the one before was answered, and prints what came of each, one line each:
 //!   `ok <writer> <n> <epoch> <node> <microseconds>`, `unknown <writer> <n> <microseconds>` (sent, no
 //!   answer), and `end <writer> <last n sent>` after SIGTERM. A record is sent once: what got no
 //!   answer may or may not be in the file, and the next number goes on.
@@ -61,8 +61,8 @@ fn main() {
     let result = match args.as_slice() {
         [] if std::process::id() == 1 => serve(Path::new("/data"), "7000"),
         ["serve", dir, port] => serve(Path::new(dir), port),
-        ["client", address, writers] => client(address, writers),
-        _ => Err(io::Error::other("usage: workload serve DIR PORT | workload client ADDRESS WRITERS")),
+        ["client", address, writers, pause] => client(address, writers, pause),
+        _ => Err(io::Error::other("usage: workload serve DIR PORT | workload client ADDRESS WRITERS PAUSE")),
     };
     if let Err(error) = result {
         eprintln!("workload: {error}");
@@ -164,21 +164,30 @@ fn open_whole(path: &Path) -> io::Result<File> {
 
 // ---- the client ---------------------------------------------------------------------------
 
-fn client(address: &str, writers: &str) -> io::Result<()> {
+fn client(address: &str, writers: &str, pause: &str) -> io::Result<()> {
     let address: SocketAddr =
         address.parse().map_err(|_| io::Error::other(format!("{address:?} is not ADDRESS:PORT")))?;
     let writers: u32 =
         writers.parse().map_err(|_| io::Error::other(format!("{writers:?} is not a number")))?;
+    let pause: u64 =
+        pause.parse().map_err(|_| io::Error::other(format!("{pause:?} is not a number")))?;
+    let pause = Duration::from_millis(pause);
     let start = Instant::now();
-    let threads: Vec<_> =
-        (0..writers).map(|writer| thread::spawn(move || write_records(writer, address, start))).collect();
+    let threads: Vec<_> = (0..writers)
+        .map(|writer| thread::spawn(move || write_records(writer, address, pause, start)))
+        .collect();
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a writer panicked"))??;
     }
     Ok(())
 }
 
-fn write_records(writer: u32, address: SocketAddr, start: Instant) -> io::Result<()> {
+fn write_records(
+    writer: u32,
+    address: SocketAddr,
+    pause: Duration,
+    start: Instant,
+) -> io::Result<()> {
     let mut sent = 0_u64;
     while !STOP.load(Ordering::Relaxed) {
         if let Ok(mut connection) = Connection::open(writer, address) {
@@ -187,7 +196,10 @@ fn write_records(writer: u32, address: SocketAddr, start: Instant) -> io::Result
                 let reply = connection.put(sent);
                 let at = start.elapsed().as_micros();
                 match reply {
-                    Ok((epoch, node)) => say(&format!("ok {writer} {sent} {epoch} {node} {at}"))?,
+                    Ok((epoch, node)) => {
+                        say(&format!("ok {writer} {sent} {epoch} {node} {at}"))?;
+                        thread::sleep(pause);
+                    }
                     Err(_) => {
                         say(&format!("unknown {writer} {sent} {at}"))?;
                         break;
