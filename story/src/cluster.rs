@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use uml_lab::{Command, Lab};
+use uml_lab::{Command, Disk, Lab};
 
 use crate::client::Client;
 use crate::ending::{Cause, Downtime, Ending};
@@ -420,6 +420,12 @@ impl Cluster {
             .lab_does(&format!("node loss: {node}"), |lab| lab.node(node).kill())
     }
 
+    pub(crate) fn cut_power(&mut self, node: &str, seed: u64) -> Result<()> {
+        self.stage.lab_does(&format!("power cut: {node}"), |lab| {
+            lab.node(node).power_cut(seed)
+        })
+    }
+
     pub(crate) fn boot(&mut self, node: &str) -> Result<()> {
         self.stage
             .lab_does(&format!("boot {node} again, on the same disks"), |lab| {
@@ -563,9 +569,9 @@ fn boot_all(layer: &Path, changes: Changes) -> Result<Lab> {
         .layer(layer);
     for (host, _) in HOSTS {
         builder = builder.node(host, |node| {
-            let node = node.disk("192M");
+            let node = node.disk(disk(changes));
             let node = if changes.full {
-                node.disk("192M")
+                node.disk(disk(changes))
             } else {
                 node
             };
@@ -587,6 +593,15 @@ fn boot_all(layer: &Path, changes: Changes) -> Result<Lab> {
         })
         .start()?;
     Ok(lab)
+}
+
+fn disk(changes: Changes) -> Disk {
+    let disk = Disk::new("192M");
+    if changes.power_cut {
+        disk.power_cut()
+    } else {
+        disk
+    }
 }
 
 fn serves(status: &Value) -> bool {

@@ -23,6 +23,12 @@ struct Options {
     /// Break the promise on purpose; the verdict must notice.
     #[arg(long, value_name = "HOW")]
     sabotage: Option<Sabotage>,
+    /// Cut the power of both nodes in mid-write this many times instead; the promise must hold.
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["sabotage", "full"])]
+    power_cuts: Option<u64>,
+    /// The seed of the first power cut: which of the writes that were not flushed survive it.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
     /// Write verdict, downtimes and timeline as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -87,11 +93,14 @@ fn run(options: &Options) -> Result<bool> {
         }
         return Ok(true);
     }
-    let ending = play(match options.sabotage {
-        Some(sabotage) => Plot::Sabotaged(sabotage),
-        None if options.full => Plot::Full,
-        None => Plot::Short,
-    })?;
+    let seed = options.seed;
+    let plot = match (options.sabotage, options.power_cuts) {
+        (Some(sabotage), _) => Plot::Sabotaged(sabotage),
+        (None, Some(times)) => Plot::PowerCuts { seed, times },
+        (None, None) if options.full => Plot::Full,
+        (None, None) => Plot::Short,
+    };
+    let ending = play(plot)?;
     println!("\n{ending}");
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&ending).context("writing the result as JSON")?;

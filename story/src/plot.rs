@@ -32,6 +32,13 @@ pub enum Plot {
     Short,
     /// Both resources, several services, every fault.
     Full,
+    /// One service; both nodes lose power in mid-write, this many times, each time by the next seed.
+    PowerCuts {
+        /// The first seed.
+        seed: u64,
+        /// How many times.
+        times: u64,
+    },
     /// Broken on purpose.
     Sabotaged(Sabotage),
 }
@@ -43,12 +50,17 @@ pub fn play(plot: Plot) -> Result<Ending> {
         protocol_a: plot == Plot::Sabotaged(Sabotage::ProtocolA),
         no_fsync: plot == Plot::Sabotaged(Sabotage::NoFsync),
         full: plot == Plot::Full,
+        power_cut: matches!(
+            plot,
+            Plot::PowerCuts { .. } | Plot::Sabotaged(Sabotage::NoFsync)
+        ),
     };
     let mut cluster = Cluster::begin(begin, changes)?;
     let played = match plot {
         Plot::Short => short(&mut cluster),
         Plot::Full => full::tell(&mut cluster),
-        Plot::Sabotaged(Sabotage::NoFsync) => no_fsync(&mut cluster),
+        Plot::PowerCuts { seed, times } => power_cuts(&mut cluster, seed, times),
+        Plot::Sabotaged(Sabotage::NoFsync) => power_cuts(&mut cluster, 1, 2),
         Plot::Sabotaged(Sabotage::ProtocolA) => protocol_a(&mut cluster),
         Plot::Sabotaged(Sabotage::StaleTakeover) => stale_takeover(&mut cluster),
         Plot::Sabotaged(Sabotage::TwoOwners) => two_owners(&mut cluster),
@@ -120,14 +132,28 @@ pub(crate) fn lose_and_return(cluster: &mut Cluster, lost: &'static str) -> Resu
     cluster.writes(300)
 }
 
-/// The workload answers before the record is durable; a node loss shows it.
-fn no_fsync(cluster: &mut Cluster) -> Result<()> {
-    let lost = cluster.owner(R0)?;
-    cluster
-        .stage
-        .act(&format!("{lost} is lost; the workload had left fsync out"));
-    cluster.kill(lost)?;
-    cluster.take_over(other(lost), R0, &[])
+/// Both nodes lose power at once, and start cold: the disks hold what was flushed, and some of the
+/// rest. What was answered must be there, if the workload flushed it before it answered.
+fn power_cuts(cluster: &mut Cluster, seed: u64, times: u64) -> Result<()> {
+    for seed in seed..seed + times {
+        let owner = cluster.owner(R0)?;
+        cluster
+            .stage
+            .act(&format!("both nodes lose power in mid-write, seed {seed}"));
+        cluster.cut_power(owner, seed)?;
+        cluster.cut_power(other(owner), !seed)?;
+        cluster.stage.act("cold start");
+        for node in [owner, other(owner)] {
+            cluster.boot(node)?;
+            cluster.stage.failover(node, &["up", R0], 0)?;
+        }
+        cluster.stage.failover(owner, &["start", R0], 0)?;
+        cluster.served_by(R0, owner)?;
+        cluster
+            .stage
+            .failover(other(owner), &["wait-sync", R0], 0)?;
+    }
+    Ok(())
 }
 
 /// With protocol A a write is acknowledged while the other node has not seen it.

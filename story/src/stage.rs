@@ -136,6 +136,9 @@ pub struct Changes {
     /// Set the stage of the full story: both resources, all services.
     #[arg(long)]
     pub full: bool,
+    /// Disks forget at a power cut what was not flushed; a matter of the lab alone.
+    #[arg(skip)]
+    pub power_cut: bool,
 }
 
 impl Changes {
