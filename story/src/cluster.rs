@@ -155,6 +155,12 @@ impl Cluster {
     /// Metadata, first sync, Btrfs and the containers of one resource, which `owner` serves then.
     fn create_store(&mut self, resource: &'static str, owner: &'static str) -> Result<()> {
         let stage = &mut self.stage;
+        if self.changes.full {
+            stage.act(&format!("{resource}: one aligned partition on each disk"));
+            for (host, _) in HOSTS {
+                stage.failover(host, &["partition", resource], 0)?;
+            }
+        }
         stage.act(&format!(
             "{resource}: metadata on blank disks, up on both nodes"
         ));
@@ -471,10 +477,33 @@ impl Cluster {
         Ok(())
     }
 
+    /// A container that was made of a snapshot of `name`: what it holds was once in `name`.
+    pub(crate) fn restored(&self, resource: &str, name: &str, copy: &str) -> Result<()> {
+        let mut served = self.served_from(resource);
+        let served = served.find(|served| served.service.name == name);
+        let service = served.context("nobody serves it")?.service;
+        let owner = self.owner(resource)?;
+        let now = self.read(service, owner)?;
+        let then = self.read_in(service, owner, &service.data_of(copy))?;
+        for (writer, lines) in &then {
+            let all = now.get(writer).is_some_and(|all| all.starts_with(lines));
+            ensure!(all, "{copy}: writer {writer}: not what {name} held");
+        }
+        let lines = then.values().flatten().filter(|byte| **byte == b'\n');
+        let count = lines.count();
+        ensure!(count > 0, "{copy} holds no records");
+        println!("lab    * {copy} holds {count} records of {name}, each as it was");
+        Ok(())
+    }
+
     fn read(&self, service: &Service, node: &str) -> Result<Records> {
+        self.read_in(service, node, &service.data())
+    }
+
+    fn read_in(&self, service: &Service, node: &str, data: &str) -> Result<Records> {
         let mut records = Records::new();
         if service.database {
-            let database = format!("{}/..{DATABASE}", service.data());
+            let database = format!("{data}/..{DATABASE}");
             let read = ["in-node", "read-database", &database];
             let command = Command::new(self.stage.program_path()).args(read);
             let output = self.stage.lab.node(node).run(command.deadline(PATIENCE))?;
@@ -491,7 +520,7 @@ impl Cluster {
             return Ok(records);
         }
         for writer in 0..WRITERS {
-            let path = format!("{}/w{writer}.log", service.data());
+            let path = format!("{data}/w{writer}.log");
             let content = self.stage.lab.node(node).read_file(&path);
             let content = content.with_context(|| format!("{node}: {path}"))?;
             records.insert(writer, content);

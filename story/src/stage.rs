@@ -83,7 +83,13 @@ impl Service {
     /// The directory of its records, as the node that serves sees it.
     #[must_use]
     pub fn data(&self) -> String {
-        format!("{}/containers/{}/rootfs/data", self.mount, self.name)
+        self.data_of(self.name)
+    }
+
+    /// The same of a container with another name.
+    #[must_use]
+    pub fn data_of(&self, name: &str) -> String {
+        format!("{}/containers/{name}/rootfs/data", self.mount)
     }
 
     /// The container's configuration; `programs` is the directory of this program.
@@ -195,7 +201,17 @@ pub fn dress(address: &str, changes: Changes) -> Result<()> {
     }
 
     // The seed's disks have the names that a SCSI disk and its first partition have.
-    for (name, disk) in [("/dev/sdb1", "/dev/ubda"), ("/dev/sdc1", "/dev/ubdb")] {
+    // The short story goes without partitions, and calls the whole disk its first one.
+    let mut links = vec![("/dev/sdb1", "/dev/ubda"), ("/dev/sdc1", "/dev/ubdb")];
+    if changes.full {
+        links = vec![
+            ("/dev/sdb", "/dev/ubda"),
+            ("/dev/sdb1", "/dev/ubda1"),
+            ("/dev/sdc", "/dev/ubdb"),
+            ("/dev/sdc1", "/dev/ubdb1"),
+        ];
+    }
+    for (name, disk) in links {
         match symlink(disk, name) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("linking {name} to {disk}"));
