@@ -96,10 +96,12 @@ pub fn split_name(partition: &Path) -> Option<(PathBuf, u32)> {
 pub fn disk(device: &Path) -> Result<Disk> {
     const LOOK: &str = "look at disk";
     let shown = || device.display().to_string();
-    let file_type = fs::metadata(device)
+    // /sys knows the kernel's name only, and /dev has others, such as those of udev's rules.
+    let real = fs::canonicalize(device).map_err(Error::path(LOOK, device))?;
+    let file_type = fs::metadata(&real)
         .map_err(Error::path(LOOK, device))?
         .file_type();
-    let name = device.file_name().unwrap_or_default();
+    let name = real.file_name().unwrap_or_default();
     let dir = Path::new("/sys/class/block").join(name);
     if !file_type.is_block_device() || dir.join("partition").exists() {
         let text = "not a whole block device";
