@@ -443,9 +443,10 @@ impl Cluster {
     /// A node that was lost comes back: its resources go up as secondary and in sync.
     pub(crate) fn return_of(&mut self, node: &'static str) -> Result<()> {
         self.boot(node)?;
-        for (resource, _) in self.resources() {
-            self.stage.failover(node, &["up", resource], 0)?;
-            self.stage.failover(node, &["wait-sync", resource], 0)?;
+        for verb in ["up", "wait-sync"] {
+            for (resource, _) in self.resources() {
+                self.stage.failover(node, &[verb, resource], 0)?;
+            }
         }
         Ok(())
     }

@@ -327,7 +327,14 @@ fn execute(
     let (outcome, timings) =
         executor.run(node, &mut |event: &ha_failover::Event| output.step(event))?;
     node.keep_timings(&timings);
-    Ok(report(&outcome, output))
+    let status = report(&outcome, output);
+    if request.name() == "handover" && status != exit::DONE {
+        let resource = &node.resource().name;
+        output.complain(&format!(
+            "  if the peer had let go, nobody serves {resource} now: run this again, or `failover handover {resource}` there"
+        ));
+    }
+    Ok(status)
 }
 
 /// Looking has its own deadline; this one is for what does not even look.
