@@ -7,7 +7,7 @@ use std::process::Command;
 #[test]
 fn systemd_takes_the_units() {
     let analyze = Path::new("/usr/bin/systemd-analyze");
-    if !analyze.exists() {
+    if !analyze.exists() && std::env::var_os("LAB_REQUIRED").is_none() {
         eprintln!("skipped: no systemd-analyze on this host");
         return;
     }

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use container::Container;
-use traces::Traces;
+use traces::{Traces, has_child, lives, parent};
 use wire::{Event, Failure, Reply, Request, Verb};
 
 /// How often a state is asked for while waiting.
@@ -283,16 +283,36 @@ fn reboot(container: &Container, ends: Instant) -> Result<Reply, Failure> {
     if init <= 0 {
         return Err(Failure::NotRunning);
     }
+    let monitor = parent(init);
     let mut heard = Heard::now(init);
     if !container.reboot() {
         return Err(Failure::Call { code: 0 });
     }
-    Ok(wait(container, ends, |now| {
-        let same = container.0.init_pid() == init;
-        if same && now == b"RUNNING" && heard.changed(init) {
+    // Between two inits the monitor takes connections and forgets them without closing them: a
+    // question of that moment is never answered. /proc tells when there is somebody to ask again.
+    let settled = || match monitor {
+        Some(monitor) => !lives(init) && (has_child(monitor) || !lives(monitor)),
+        None => !lives(init),
+    };
+    while !settled() {
+        let left = ends.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Reply::TimedOut {
+                state: if lives(init) {
+                    b"RUNNING".to_vec()
+                } else {
+                    b"STARTING".to_vec()
+                },
+            });
+        }
+        if lives(init) && heard.changed(init) {
             container.reboot();
         }
-        !same && now == b"RUNNING" && container.0.init_pid() > 0
+        std::thread::sleep(POLL.min(left));
+    }
+    Ok(wait(container, ends, |now| {
+        let next = container.0.init_pid();
+        now == b"RUNNING" && next > 0 && next != init
     }))
 }
 

@@ -43,6 +43,23 @@ impl Traces {
     }
 }
 
+/// Whether the process is there and has not ended.
+pub(crate) fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may have any character.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.bytes().next());
+    state.is_some_and(|state| !matches!(state, b'Z' | b'X'))
+}
+
+/// Whether `monitor` has a child that lives.
+pub(crate) fn has_child(monitor: i32) -> bool {
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.any(|pid| parent(pid) == Some(monitor) && lives(pid))
+}
+
 /// Whether no process is left in a cgroup and those below. The directory goes
 /// with the monitor; one without processes is no trace.
 fn is_empty(cgroup: &Path) -> bool {
@@ -75,7 +92,7 @@ fn titled(lxcpath: &[u8], name: &[u8]) -> Vec<i32> {
     .collect()
 }
 
-fn parent(pid: i32) -> Option<i32> {
+pub(crate) fn parent(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status
         .lines()
