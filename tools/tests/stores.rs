@@ -83,7 +83,7 @@ fn found(cluster: &Cluster) {
         cluster.on_both(&["prepare", resource]);
     }
     for (resource, node) in [("r0", "node1"), ("r1", "node2")] {
-        cluster.failover(node, &["up", resource]).ok("up");
+        cluster.await_connected(node, resource);
         cluster
             .failover(node, &["initialize", resource])
             .ok("initialize");

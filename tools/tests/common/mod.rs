@@ -255,7 +255,7 @@ impl Cluster {
                 .ok("prepare node1");
             other.join().unwrap();
         });
-        self.failover("node1", &["up", "r0"]).ok("up");
+        self.await_connected("node1", "r0");
         self.failover("node1", &["initialize", "r0"])
             .ok("initialize");
         self.failover(
@@ -315,6 +315,20 @@ impl Cluster {
         target.until("await-peer-secondary");
         let source = self.failover(from, &["release", "r0"]);
         (source, target.wait())
+    }
+
+    /// DRBD itself waits 10 s between two tries.
+    pub(crate) fn await_connected(&self, node: &str, resource: &str) {
+        let begun = std::time::Instant::now();
+        loop {
+            let status = self.failover(node, &["status", resource]).ok("status");
+            let drbd = &status.events[0]["resources"][0]["facts"]["drbd"];
+            if drbd["link"] == "Connected" {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{resource}: {drbd:#}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     pub(crate) fn status(&self, node: &str) -> Value {
