@@ -65,7 +65,7 @@ fn inner_events() {
         }
     });
     let mut told = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..20 {
         start(&m1);
         let seen = until(&mut events, |event| *event == changed("m1", State::Running));
         assert!(seen.contains(&changed("m1", State::Starting)), "{seen:?}");
@@ -81,7 +81,8 @@ fn inner_events() {
         };
         assert!(seen.iter().any(killed), "{seen:?}");
         told.extend(lines.try_iter());
-        if told.iter().any(|line| line.contains("STOPPED")) {
+        // It may have come in the middle of a life: a whole one is wanted.
+        if told.iter().any(|line| line.contains("RUNNING")) {
             break;
         }
     }
