@@ -655,6 +655,7 @@ fn dress(stage: &mut Stage, host: &str, changes: Changes) -> Result<()> {
         (changes.protocol_a, "--protocol-a"),
         (changes.no_fsync, "--no-fsync"),
         (changes.full, "--full"),
+        (changes.power_cut, "--power-cut"),
     ] {
         arguments.extend(set.then_some(option));
     }

@@ -142,8 +142,8 @@ pub struct Changes {
     /// Set the stage of the full story: both resources, all services.
     #[arg(long)]
     pub full: bool,
-    /// Disks forget at a power cut what was not flushed; a matter of the lab alone.
-    #[arg(skip)]
+    /// Disks forget at a power cut what was not flushed.
+    #[arg(long)]
     pub power_cut: bool,
 }
 
@@ -161,9 +161,9 @@ pub fn dress(address: &str, changes: Changes) -> Result<()> {
     if changes.protocol_a {
         drbd_conf = drbd_conf.replace("protocol C;", "protocol A;");
     }
-    if changes.full {
+    if changes.full || changes.power_cut {
         // The post asks for a rate of 200M; DRBD's controller, which came later, yields to the
-        // writes of three clients until a resync takes minutes.
+        // writes of the clients until a resync of the whole disk takes minutes.
         drbd_conf = drbd_conf.replace(
             "protocol C;",
             "protocol C;\n        disk { c-plan-ahead 0; c-min-rate 0; }",
