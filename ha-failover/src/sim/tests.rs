@@ -760,7 +760,7 @@ fn a_split_brain_is_resolved_with_the_losers_changes_kept() {
         let refusal = planned(&cluster, "node2", &inside).unwrap_err();
         assert!(refusal.because_of(Code::NothingKept), "{refusal}");
         let lost = cluster.borrow().data_version("node2").unwrap();
-        let kept = resolve(Some("/root/kept"));
+        let kept = resolve(Some("/var/backups/kept"));
         // The victim's run dies somewhere and is run again.
         let mut seen = 0;
         let mut observer = |_: &Event| {
