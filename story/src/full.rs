@@ -1,4 +1,4 @@
-//! The full story: both resources, one primary on each node, several services, and every fault.
+//! The full story: both resources, one primary on each node, several services, and more that goes wrong.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

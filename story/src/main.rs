@@ -17,7 +17,8 @@ use story::stage::{Changes, DATABASE, PORT, dress, kernel_log};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// Play all of it: both resources, several services, every fault. Takes longer.
+    /// Play both resources and several services: moves, lost node and link, hang, cold starts, split
+    /// brain. Takes longer.
     #[arg(long, conflicts_with = "sabotage")]
     full: bool,
     /// Break the promise on purpose; the verdict must notice.

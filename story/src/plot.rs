@@ -30,7 +30,7 @@ pub enum Sabotage {
 pub enum Plot {
     /// One resource, one service: handover, loss, takeover, return.
     Short,
-    /// Both resources, several services, every fault.
+    /// Both resources, several services, and more that goes wrong.
     Full,
     /// One service; both nodes lose power in mid-write, this many times, each time by the next seed.
     PowerCuts {
