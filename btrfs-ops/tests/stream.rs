@@ -8,6 +8,10 @@ use std::path::Path;
 use btrfs_ops::stream::{Command, Commands, Reader, Time, Version, Writer, dump, verify};
 use btrfs_ops::{ErrorKind, Generation, Uuid};
 
+#[path = "lab/sums.rs"]
+mod sums;
+use sums::repair;
+
 fn uuid(n: u8) -> Option<Uuid> {
     Uuid::from_bytes([n; 16])
 }
@@ -197,22 +201,6 @@ fn every_command_there_and_back() {
     }
 }
 
-/// The checksum as the kernel computes it, one bit at a time.
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut sum = 0u32;
-    for byte in bytes {
-        sum ^= u32::from(*byte);
-        for _ in 0..8 {
-            sum = if sum & 1 == 1 {
-                sum >> 1 ^ 0x82f6_3b78
-            } else {
-                sum >> 1
-            };
-        }
-    }
-    sum
-}
-
 /// Where each command begins; the last number is the end.
 fn boundaries(bytes: &[u8]) -> Vec<usize> {
     let mut at = vec![17];
@@ -222,24 +210,6 @@ fn boundaries(bytes: &[u8]) -> Vec<usize> {
     }
     at.dedup();
     at
-}
-
-/// Makes all checksums right again, as far as lengths still lead to them.
-fn repair(bytes: &mut [u8]) {
-    let mut at = 17;
-    while let Some(header) = bytes.get(at..at + 10) {
-        let length = u32::from_le_bytes(header[..4].try_into().unwrap()) as usize;
-        let Some(end) = (at + 10)
-            .checked_add(length)
-            .filter(|end| *end <= bytes.len())
-        else {
-            return;
-        };
-        bytes[at + 6..at + 10].fill(0);
-        let sum = checksum(&bytes[at..end]);
-        bytes[at + 6..at + 10].copy_from_slice(&sum.to_le_bytes());
-        at = end;
-    }
 }
 
 #[test]

@@ -167,36 +167,33 @@ fn refusals() {
 /// is right in the end.
 #[test]
 fn overrun() {
-    let Some(lab) = Lab::builder()
-        .name("drbd-nl-overrun")
-        .packages(["drbd-utils"])
-        .node("node1", |n| n.disk("16M"))
-        .start_for_test()
-    else {
+    let Some((_lab, node)) = one_node("drbd-nl-overrun") else {
         return;
     };
+    node.run_test_with("inner_overrun", |c| c.deadline(LONG * 3))
+        .unwrap();
+}
+
+/// A node with the module, and a small disk.
+fn one_node(name: &str) -> Option<(Lab, uml_lab::Node)> {
+    let lab = Lab::builder()
+        .name(name)
+        .packages(["drbd-utils"])
+        .node("node1", |n| n.disk("16M"))
+        .start_for_test()?;
     let node = lab.node("node1");
     node.load_module("drbd", ["usermode_helper=/bin/true"])
         .unwrap();
-    node.run_test_with("inner_overrun", |c| c.deadline(LONG * 3))
-        .unwrap();
+    Some((lab, node))
 }
 
 /// The same, with as many changes as a day has.
 #[test]
 #[ignore = "deep: 10000 changes"]
 fn deep_overrun() {
-    let Some(lab) = Lab::builder()
-        .name("drbd-nl-deep-overrun")
-        .packages(["drbd-utils"])
-        .node("node1", |n| n.disk("16M"))
-        .start_for_test()
-    else {
+    let Some((_lab, node)) = one_node("drbd-nl-deep-overrun") else {
         return;
     };
-    let node = lab.node("node1");
-    node.load_module("drbd", ["usermode_helper=/bin/true"])
-        .unwrap();
     let changes = std::env::var("DRBD_NL_CHANGES").unwrap_or_else(|_| "10000".into());
     node.run_test_with("inner_overrun", |c| {
         c.env("DRBD_NL_CHANGES", changes)
@@ -209,17 +206,9 @@ fn deep_overrun() {
 #[test]
 #[ignore = "deep: 200 resources"]
 fn deep_many_resources() {
-    let Some(lab) = Lab::builder()
-        .name("drbd-nl-deep-many")
-        .packages(["drbd-utils"])
-        .node("node1", |n| n.disk("16M"))
-        .start_for_test()
-    else {
+    let Some((_lab, node)) = one_node("drbd-nl-deep-many") else {
         return;
     };
-    let node = lab.node("node1");
-    node.load_module("drbd", ["usermode_helper=/bin/true"])
-        .unwrap();
     node.run_test_with("inner_many_resources", |c| {
         c.deadline(Duration::from_secs(3600))
     })

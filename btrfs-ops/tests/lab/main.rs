@@ -8,6 +8,7 @@ mod common;
 mod group;
 mod hostile;
 mod streams;
+mod sums;
 mod tree;
 
 use std::ffi::{OsStr, OsString};
