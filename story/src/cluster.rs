@@ -112,7 +112,12 @@ impl Cluster {
         println!(
             "lab    *   br0 is on both nodes (there: node1 only), or no container starts on node2;"
         );
-        println!("lab    *   lxc.net.0.type (there: lxc.betwork.type, a slip, and a key of LXC 1)");
+        println!(
+            "lab    *   lxc.net.0.type (there: lxc.betwork.type, a slip, and a key of LXC 1);"
+        );
+        println!(
+            "lab    *   c-plan-ahead 0, c-min-rate 0: DRBD 8.4's controller would ignore the post's rate of 200M"
+        );
         prove_recorder(&stage)?;
         for (host, _) in HOSTS {
             dress(&mut stage, host, changes)?;
@@ -655,7 +660,6 @@ fn dress(stage: &mut Stage, host: &str, changes: Changes) -> Result<()> {
         (changes.protocol_a, "--protocol-a"),
         (changes.no_fsync, "--no-fsync"),
         (changes.full, "--full"),
-        (changes.power_cut, "--power-cut"),
     ] {
         arguments.extend(set.then_some(option));
     }

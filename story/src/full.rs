@@ -165,6 +165,8 @@ fn cold_starts(cluster: &mut Cluster) -> Result<()> {
         }
         for (resource, _) in RESOURCES {
             cluster.stage.failover(newer, &["start", resource], 0)?;
+        }
+        for (resource, _) in RESOURCES {
             cluster.served_by(resource, newer)?;
         }
         for (resource, _) in RESOURCES {

@@ -142,8 +142,8 @@ pub struct Changes {
     /// Set the stage of the full story: both resources, all services.
     #[arg(long)]
     pub full: bool,
-    /// Disks forget at a power cut what was not flushed.
-    #[arg(long)]
+    /// Disks forget at a power cut what was not flushed; a matter of the lab alone.
+    #[arg(skip)]
     pub power_cut: bool,
 }
 
@@ -157,17 +157,14 @@ impl Changes {
 
 /// Puts everything in place on this node, whose bridge gets `address`.
 pub fn dress(address: &str, changes: Changes) -> Result<()> {
-    let mut drbd_conf = DRBD_CONF.to_owned();
+    // The post asks for a rate of 200M; DRBD's controller, which came later, yields to the writes of
+    // the clients until a resync takes minutes.
+    let mut drbd_conf = DRBD_CONF.replace(
+        "protocol C;",
+        "protocol C;\n        disk { c-plan-ahead 0; c-min-rate 0; }",
+    );
     if changes.protocol_a {
         drbd_conf = drbd_conf.replace("protocol C;", "protocol A;");
-    }
-    if changes.full || changes.power_cut {
-        // The post asks for a rate of 200M; DRBD's controller, which came later, yields to the
-        // writes of the clients until a resync of the whole disk takes minutes.
-        drbd_conf = drbd_conf.replace(
-            "protocol C;",
-            "protocol C;\n        disk { c-plan-ahead 0; c-min-rate 0; }",
-        );
     }
     let placement = if changes.full {
         PLACEMENT_FULL
