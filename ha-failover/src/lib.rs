@@ -59,7 +59,7 @@ pub use group::{GroupPlan, GroupRequest, plan_group};
 pub use lock::Lock;
 pub use node::{NewContainer, Node, SpaceReport};
 pub use placement::{Placement, Resource};
-pub use plan::{Action, Plan, Request, Runnable, Step};
+pub use plan::{Action, Plan, Request, Runnable, Step, Takeover};
 pub use planner::plan;
 pub use world::{Done, Failure, FailureKind, World};
 

@@ -12,7 +12,14 @@ use std::time::Duration;
 use serde_json::Value;
 use uml_lab::{Child, Command, Lab, Node};
 
-pub(crate) const FAILOVER: &str = env!("CARGO_BIN_EXE_failover");
+/// Cargo names it to the tests of its own package only; the tests of the examples name it themselves.
+pub(crate) const FAILOVER: &str = match option_env!("CARGO_BIN_EXE_failover") {
+    Some(path) => path,
+    None => match option_env!("FAILOVER_PROGRAM") {
+        Some(path) => path,
+        None => "failover",
+    },
+};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) const PLACEMENT: &str = r#"
