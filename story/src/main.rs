@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, error};
 use story::database;
-use story::plot::{Plot, Sabotage, play};
+use story::plot::{Plot, play};
 use story::stage::{Changes, DATABASE, PORT, dress, kernel_log};
 
 /// Plays the whole story of a two-node cluster on real kernels, and judges it: from blank disks to a
@@ -24,8 +24,9 @@ struct Options {
     /// Break the promise on purpose; the verdict must notice.
     #[arg(long, value_name = "HOW")]
     sabotage: Option<Sabotage>,
-    /// Cut the power of both nodes in mid-write this many times instead; the promise must hold.
-    #[arg(long, value_name = "TIMES", conflicts_with_all = ["sabotage", "full"])]
+    /// Cut the power of both nodes in mid-write this many times instead; the promise must hold, unless
+    /// `--sabotage no-fsync` breaks it (which cuts it twice if nothing is said here).
+    #[arg(long, value_name = "TIMES", conflicts_with = "full")]
     power_cuts: Option<u64>,
     /// The seed of the first power cut: which of the writes that were not flushed survive it.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
@@ -38,6 +39,19 @@ struct Options {
     svg: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
+}
+
+/// A promise that is broken on purpose, to show that the verdict can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sabotage {
+    /// The workload acknowledges records that are not durable, and both nodes lose power.
+    NoFsync,
+    /// The resource is replicated with protocol A, and the link dies just before the node does.
+    ProtocolA,
+    /// A node that missed the newest writes is made to take over.
+    StaleTakeover,
+    /// A node takes over because somebody swears that the other one is off, which it is not.
+    TwoOwners,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,9 +109,19 @@ fn run(options: &Options) -> Result<bool> {
         return Ok(true);
     }
     let seed = options.seed;
+    let cuts = |times, fsync| Plot::PowerCuts { seed, times, fsync };
     let plot = match (options.sabotage, options.power_cuts) {
-        (Some(sabotage), _) => Plot::Sabotaged(sabotage),
-        (None, Some(times)) => Plot::PowerCuts { seed, times },
+        (Some(Sabotage::NoFsync), times) => cuts(times.unwrap_or(2), false),
+        (Some(_), Some(_)) => Options::command()
+            .error(
+                error::ErrorKind::ArgumentConflict,
+                "--power-cuts goes with --sabotage no-fsync alone",
+            )
+            .exit(),
+        (Some(Sabotage::ProtocolA), None) => Plot::ProtocolA,
+        (Some(Sabotage::StaleTakeover), None) => Plot::StaleTakeover,
+        (Some(Sabotage::TwoOwners), None) => Plot::TwoOwners,
+        (None, Some(times)) => cuts(times, true),
         (None, None) if options.full => Plot::Full,
         (None, None) => Plot::Short,
     };

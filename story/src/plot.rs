@@ -12,19 +12,6 @@ use crate::stage::Changes;
 /// The resource of the short story, and of every sabotage.
 const R0: &str = "r0";
 
-/// A promise that is broken on purpose, to show that the verdict can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Sabotage {
-    /// The workload acknowledges records that are not durable.
-    NoFsync,
-    /// The resource is replicated with protocol A, and the link dies just before the node does.
-    ProtocolA,
-    /// A node that missed the newest writes is made to take over.
-    StaleTakeover,
-    /// A node takes over because somebody swears that the other one is off, which it is not.
-    TwoOwners,
-}
-
 /// Which story is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plot {
@@ -38,32 +25,35 @@ pub enum Plot {
         seed: u64,
         /// How many times.
         times: u64,
+        /// Whether the workload makes a record durable before it acknowledges it.
+        fsync: bool,
     },
-    /// Broken on purpose.
-    Sabotaged(Sabotage),
+    /// Broken on purpose: protocol A, and the link dies just before the node does.
+    ProtocolA,
+    /// Broken on purpose: a node that missed the newest writes is made to take over.
+    StaleTakeover,
+    /// Broken on purpose: a node takes over because somebody swears that the other one is off, which
+    /// it is not.
+    TwoOwners,
 }
 
 /// Plays a story.
 pub fn play(plot: Plot) -> Result<Ending> {
     let begin = Instant::now();
     let changes = Changes {
-        protocol_a: plot == Plot::Sabotaged(Sabotage::ProtocolA),
-        no_fsync: plot == Plot::Sabotaged(Sabotage::NoFsync),
+        protocol_a: plot == Plot::ProtocolA,
+        no_fsync: matches!(plot, Plot::PowerCuts { fsync: false, .. }),
         full: plot == Plot::Full,
-        power_cut: matches!(
-            plot,
-            Plot::PowerCuts { .. } | Plot::Sabotaged(Sabotage::NoFsync)
-        ),
+        power_cut: matches!(plot, Plot::PowerCuts { .. }),
     };
     let mut cluster = Cluster::begin(begin, changes)?;
     let played = match plot {
         Plot::Short => short(&mut cluster),
         Plot::Full => full::tell(&mut cluster),
-        Plot::PowerCuts { seed, times } => power_cuts(&mut cluster, seed, times),
-        Plot::Sabotaged(Sabotage::NoFsync) => power_cuts(&mut cluster, 1, 2),
-        Plot::Sabotaged(Sabotage::ProtocolA) => protocol_a(&mut cluster),
-        Plot::Sabotaged(Sabotage::StaleTakeover) => stale_takeover(&mut cluster),
-        Plot::Sabotaged(Sabotage::TwoOwners) => two_owners(&mut cluster),
+        Plot::PowerCuts { seed, times, .. } => power_cuts(&mut cluster, seed, times),
+        Plot::ProtocolA => protocol_a(&mut cluster),
+        Plot::StaleTakeover => stale_takeover(&mut cluster),
+        Plot::TwoOwners => two_owners(&mut cluster),
     };
     match played {
         Ok(()) => cluster.end(),
