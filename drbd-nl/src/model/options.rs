@@ -241,6 +241,7 @@ enum Wire {
     Str,
 }
 
+#[derive(PartialEq)]
 enum Raw<'a> {
     Number(i64),
     Bytes(&'a [u8]),
@@ -550,6 +551,17 @@ impl Value for KeySerial {
     }
 }
 
+/// Whether two values are the same, where none is DRBD's default.
+fn same<V: Value>(a: Option<&V>, b: Option<&V>, default: &str, unit: Unit) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.raw() == b.raw(),
+        (Some(value), None) | (None, Some(value)) => {
+            V::parse(default, unit).is_ok_and(|default| default.raw() == value.raw())
+        }
+    }
+}
+
 fn put<E: Endian>(nest: &mut Nest<'_, E>, number: u16, wire: Wire, value: &impl Value) {
     let kind = number | MANDATORY;
     match (value.raw(), wire) {
@@ -711,6 +723,15 @@ macro_rules! options {
                 *self == Self::default()
             }
 
+            /// The settings that another set has otherwise, secrets included, where what is
+            /// not set counts as DRBD's default.
+            pub fn differing(&self, other: &Self) -> impl Iterator<Item = &'static OptionInfo> + use<> {
+                let same = [$(
+                    same(self.$field.as_ref(), other.$field.as_ref(), $default, Unit::$unit),
+                )*];
+                Self::INFO.iter().zip(same).filter(|(_, same)| !same).map(|(info, _)| info)
+            }
+
             /// Sends a setting back to DRBD's default, by its name in drbd.conf.
             ///
             /// # Errors
@@ -756,6 +777,9 @@ macro_rules! options {
             /// As it is sent: those that go back have their default's value.
             fn resolved(&self) -> Self {
                 let mut resolved = self.clone();
+                if self.reset == 0 {
+                    return resolved;
+                }
                 resolved.reset = 0;
                 for (at, info) in Self::INFO.iter().enumerate() {
                     if self.setting(info.name) == Some(Setting::Default) && self.reset & (1 << at) != 0 {
