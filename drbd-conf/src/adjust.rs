@@ -437,7 +437,7 @@ impl Adjustment<'_> {
             Operation::NewPeer {
                 resource,
                 peer_node_id: id,
-                name: Text::from(peer.name.as_str()),
+                name: Text::from(peer.connection.as_str()),
                 options,
             },
         );
@@ -552,24 +552,15 @@ fn options_named(options: &NetOptions) -> bool {
 
 /// Tells whether two sets of settings mean something else, where what is not set is the default.
 fn differs<T: Target>(a: &T, b: &T, dialect: Dialect, skip: impl Fn(&str) -> bool) -> bool {
-    T::INFO.iter().any(|info| {
-        // In the words of the driver, so that 1M and 1024k are the same.
-        let default = || {
-            let mut fresh = T::default();
-            let set = fresh.put(info.name, info.default);
-            set.ok().and_then(|()| fresh.shown(info.name))
-        };
-        let value = |t: &T| t.shown(info.name).or_else(default).unwrap_or_default();
-        info.number(dialect).is_some() && !skip(info.name) && value(a) != value(b)
-    })
+    a.others(b)
+        .any(|info| info.number(dialect).is_some() && !skip(info.name))
 }
 
-/// As [`differs`]; a secret is compared, too, which does not show itself.
+/// As [`differs`], but for what cannot be changed.
 fn net_differs(a: &NetOptions, b: &NetOptions, dialect: Dialect) -> bool {
-    a.shared_secret != b.shared_secret
-        || differs(a, b, dialect, |name| {
-            matches!(name, "shared-secret" | "transport" | "load-balance-paths")
-        })
+    differs(a, b, dialect, |name| {
+        matches!(name, "transport" | "load-balance-paths")
+    })
 }
 
 impl NodeView {

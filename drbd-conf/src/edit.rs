@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Problem, Result};
 use crate::model::{Config, MetaDisk};
 use crate::schema::Section;
 use crate::source::Sources;
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Document {
 }
 
 /// A word, or a string in quotes where it has to be one.
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     let bare = !value.is_empty()
         && value.len() <= 128
         && value
@@ -83,9 +83,10 @@ impl Document {
     pub fn parse(text: impl Into<String>, name: impl AsRef<Path>) -> Result<Document> {
         let text = text.into();
         let name = name.as_ref().to_owned();
-        syntax::statements(&text, 0).map_err(|problem| {
+        let checked = syntax::tokens(&text, 0);
+        checked.map(drop).map_err(|problem| {
             let mut sources = Sources::default();
-            sources.add(&name, text.clone());
+            sources.add(&name, text.as_str().into());
             Error::new(ErrorKind::Syntax, vec![problem.locate(&sources)], None)
         })?;
         Ok(Document { name, text })
@@ -230,8 +231,10 @@ fn is(statement: &Statement<'_>, name: &str) -> bool {
 }
 
 fn find(text: &str, block: &[&str], keyword: &str) -> Result<Found> {
-    let statements = syntax::statements(text, 0)
-        .map_err(|problem| Error::plain(ErrorKind::Syntax, "syntax", problem.message, None))?;
+    let broken =
+        |problem: Problem| Error::plain(ErrorKind::Syntax, "syntax", problem.message, None);
+    let tokens = syntax::tokens(text, 0).map_err(broken)?;
+    let statements = syntax::statements(&tokens).map_err(broken)?;
     let (mut here, mut open, mut close) = (&statements[..], usize::MAX, text.len());
     for (depth, name) in block.iter().enumerate() {
         let inner = here.iter().find_map(|s| match &s.body {
@@ -263,9 +266,10 @@ fn unwritten(path: &Path, what: &str, e: io::Error) -> Error {
 
 /// Whether a shared secret is set anywhere. A text that does not parse may hold one.
 fn holds_secret(text: &str) -> bool {
-    let Ok(statements) = syntax::statements(text, 0) else {
+    let Ok(tokens) = syntax::tokens(text, 0) else {
         return true;
     };
+    let statements = syntax::statements(&tokens).unwrap_or_default();
     let mut left: Vec<&Statement<'_>> = statements.iter().collect();
     while let Some(s) = left.pop() {
         if s.keyword() == "shared-secret" {

@@ -61,17 +61,16 @@ impl From<Operation> for Step {
 
 /// Which of the driver's settings a section's option becomes.
 pub(crate) trait Target: Default {
-    const INFO: &'static [OptionInfo];
     fn put(&mut self, name: &str, value: &str) -> Result<(), OptionError>;
-    fn shown(&self, name: &str) -> Option<String>;
+    /// What is otherwise in the other.
+    fn others(&self, other: &Self) -> impl Iterator<Item = &'static OptionInfo>;
 }
 
 macro_rules! target {
     ($($type:ty),*) => {$(
         impl Target for $type {
-            const INFO: &'static [OptionInfo] = <$type>::INFO;
-            fn shown(&self, name: &str) -> Option<String> {
-                self.get(name)
+            fn others(&self, other: &Self) -> impl Iterator<Item = &'static OptionInfo> {
+                self.differing(other)
             }
             fn put(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
                 self.set(name, value)
@@ -105,8 +104,7 @@ impl NodeView {
     ///
     /// # Errors
     /// `Ambiguous` if 8.4 is asked to connect to several peers; `Unsupported` if the dialect has
-    /// no place for a setting, a node id is missing that DRBD 9 needs, or the connection goes
-    /// through DRBD Proxy.
+    /// no place for a setting, or a node id is missing that DRBD 9 needs.
     pub fn up(&self, dialect: Dialect) -> Result<Vec<Step>> {
         self.adjust(None, dialect)
     }
@@ -179,7 +177,7 @@ impl NodeView {
         for peer in &self.peers {
             let options = self.net_options(peer, dialect)?;
             let connection = self.connection(peer, dialect)?;
-            let name = (dialect == Dialect::V9).then(|| peer.name.as_str().into());
+            let name = (dialect == Dialect::V9).then(|| peer.connection.as_str().into());
             steps.push(
                 Operation::Connect {
                     connection,
@@ -314,13 +312,6 @@ impl NodeView {
     }
 
     pub(crate) fn connection(&self, peer: &PeerView, dialect: Dialect) -> Result<ConnectionRef> {
-        if peer.proxy {
-            let text = format!(
-                "resource {}: the connection goes through DRBD Proxy",
-                self.resource
-            );
-            return Err(Error::plain(ErrorKind::Unsupported, "proxy", text, None));
-        }
         let mut connection = ConnectionRef::only(self.name()?);
         if dialect == Dialect::V9 {
             connection = connection.peer_node_id(self.need_node_id(peer.node_id, &peer.name)?);

@@ -19,11 +19,12 @@
 //! The trap: a device's name is a matter of the node. The same volume may be `/dev/drbd1` here and
 //! `/dev/drbd2` on the peer; take it from the [`NodeView`] of the node it is used on.
 //!
-//! Not here: `template-file`, resolving stacked resources, DRBD Proxy beyond its syntax.
+//! Not here: telling DRBD Proxy what to do; a view has what it would be told.
 
 #[cfg(feature = "drbd-nl")]
 mod adjust;
 mod build;
+mod dump;
 mod edit;
 mod error;
 #[cfg(feature = "drbd-nl")]
@@ -46,7 +47,7 @@ pub use error::{Diagnostic, Error, ErrorKind, Result, Severity};
 #[cfg(feature = "drbd-nl")]
 pub use expand::Step;
 pub use model::{
-    Address, After, Config, Connection, Family, Global, Host, HostName, MetaDisk, PathEnd,
+    Address, After, Config, Connection, Family, Global, Host, HostName, MetaDisk, PathEnd, Proxy,
     Resource, Sections, Setting, Settings, Value, Volume,
 };
 pub use schema::{Section, Unit};

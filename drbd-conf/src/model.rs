@@ -1,9 +1,12 @@
 //! The configuration as it is written, before anything is inherited.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
+use crate::error::Problem;
 use crate::schema::{Section, Unit};
 use crate::source::{Location, Sources, Span};
 use crate::{Diagnostic, Error};
@@ -18,8 +21,10 @@ pub struct Config {
     pub common: Sections,
     /// All resources, in the order of the files.
     pub resources: Vec<Resource>,
-    pub(crate) sources: Sources,
-    pub(crate) warnings: Vec<Diagnostic>,
+    pub(crate) shared: Arc<Shared>,
+    /// What was noticed while reading, before its places are looked up.
+    pub(crate) noticed: Vec<Problem>,
+    pub(crate) warnings: OnceLock<Vec<Diagnostic>>,
 }
 
 /// The `global` section: settings of the tools, not of the driver.
@@ -86,8 +91,8 @@ pub struct Setting {
     pub name: &'static str,
     /// Its value.
     pub value: Value,
-    /// The value as it stands in the file; `yes` where it was left out.
-    pub(crate) raw: String,
+    /// The value as it stands in the file, where `value` has something else.
+    pub(crate) written: Box<str>,
     pub(crate) span: Span,
 }
 
@@ -99,7 +104,12 @@ impl Setting {
 
     /// Returns the value in the words of drbd.conf, as it was written.
     pub fn raw(&self) -> &str {
-        &self.raw
+        match &self.value {
+            Value::Flag(true) => "yes",
+            Value::Flag(false) => "no",
+            Value::Word(text) | Value::Text(text) => text,
+            Value::Number { .. } | Value::After(_) => &self.written,
+        }
     }
 }
 
@@ -114,7 +124,7 @@ impl fmt::Display for Setting {
         let value = if self.is_secret() {
             "(not shown)"
         } else {
-            &self.raw
+            self.raw()
         };
         write!(f, "{} {}", self.name, value)
     }
@@ -176,6 +186,15 @@ impl Settings {
             .map(|(_, s)| s)
     }
 
+    /// Tells whether the same is set to the same, wherever that is written.
+    pub(crate) fn same(&self, other: &Settings) -> bool {
+        let all_in = |a: &Settings, b: &Settings| {
+            a.iter()
+                .all(|s| b.get(s.name).is_some_and(|t| t.value == s.value))
+        };
+        all_in(self, other) && all_in(other, self)
+    }
+
     /// Tells whether nothing is set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -207,6 +226,8 @@ pub struct Sections {
     pub handlers: Settings,
     /// `proxy`.
     pub proxy: Settings,
+    /// `proxy { plugin { } }`: its lines.
+    pub proxy_plugins: Vec<String>,
     /// `startup { become-primary-on }`: host names, or `both`.
     pub become_primary_on: Vec<String>,
     /// `startup { stacked-timeouts }`.
@@ -239,23 +260,75 @@ pub struct Resource {
     pub hosts: Vec<Host>,
     /// Connections that are written down (9). Empty: two hosts are connected to each other.
     pub connections: Vec<Connection>,
-    /// Where it starts.
-    pub location: Location,
+    /// `template-file`: what stood for `common`.
+    pub template: Option<PathBuf>,
     pub(crate) span: Span,
-    /// For looking up `resync-after` and checking across resources.
-    pub(crate) minors: std::sync::Arc<Minors>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-/// All volumes of all resources on each host: what `resync-after` may refer to.
+/// What all resources share: the texts, and what they refer to in each other.
 #[derive(Debug, Default)]
-pub(crate) struct Minors(pub(crate) Vec<MinorOf>);
+pub(crate) struct Shared {
+    pub(crate) sources: Sources,
+    /// Volumes by the name of their resource, for `resync-after` and `stacked-on-top-of`. Empty
+    /// where nothing refers to another resource.
+    pub(crate) volumes: HashMap<String, Vec<VolumeOn>>,
+}
 
+/// A volume on one of the hosts of its resource.
 #[derive(Debug)]
-pub(crate) struct MinorOf {
+pub(crate) struct VolumeOn {
     pub(crate) host: String,
-    pub(crate) resource: String,
     pub(crate) volume: u32,
     pub(crate) minor: u32,
+    pub(crate) device: PathBuf,
+}
+
+impl Resource {
+    /// Returns where it starts.
+    pub fn location(&self) -> Location {
+        self.shared.sources.location(self.span)
+    }
+
+    /// The host a path's end means.
+    pub(crate) fn host_of(&self, end: &PathEnd) -> Option<&Host> {
+        self.hosts.iter().find(|h| match end.host.is_empty() {
+            true => h.address == end.address,
+            false => h.is_named(&end.host),
+        })
+    }
+
+    /// Which hosts are connected, and by which connection if one is written down. Without any, all
+    /// are; 8.4 has exactly two.
+    pub(crate) fn connected(&self) -> Vec<(&Host, &Host, Option<&Connection>)> {
+        let pair = |c: &'_ Connection| {
+            let [a, b] = c.paths.first()?;
+            Some((self.host_of(a)?, self.host_of(b)?))
+        };
+        if !self.connections.is_empty() {
+            let all = self.connections.iter();
+            return all
+                .filter_map(|c| pair(c).map(|(a, b)| (a, b, Some(c))))
+                .collect();
+        }
+        let hosts = self.hosts.iter().enumerate();
+        let pairs = hosts.flat_map(|(i, a)| self.hosts[i + 1..].iter().map(move |b| (a, b, None)));
+        pairs.collect()
+    }
+
+    /// `net` of a connection.
+    pub(crate) fn net_of(&self, connection: Option<&Connection>) -> Settings {
+        let mut net = connection.map(|c| c.net.clone()).unwrap_or_default();
+        net.inherit(&self.sections.net);
+        net
+    }
+
+    /// The device of the lower resource on its last host.
+    pub(crate) fn lower_device(&self, lower: &str, volume: u32) -> Option<PathBuf> {
+        let all = self.shared.volumes.get(lower)?;
+        let last = all.iter().rev().find(|v| v.volume == volume)?;
+        Some(last.device.clone())
+    }
 }
 
 /// How a host of a resource is told.
@@ -278,19 +351,24 @@ pub struct Host {
     pub name: HostName,
     /// `address`.
     pub address: Option<Address>,
-    /// `node-id` (9).
+    /// `node-id` (9). Where neither of two hosts has one, what `drbdadm` makes of their addresses.
     pub node_id: Option<u32>,
     /// Volumes in the order of their numbers; those of the resource included.
     pub volumes: Vec<Volume>,
-    /// `options { }` of this host.
+    /// `options { }` of this host, which no version of `drbdadm` has ever used; nor does a view.
     pub options: Settings,
-    /// Whether the connection goes through DRBD Proxy.
-    pub proxy: bool,
+    /// The connection goes through this DRBD Proxy (8.4).
+    pub proxy: Option<Box<Proxy>>,
     pub(crate) span: Span,
+    /// The address as it is written, without port and brackets.
+    pub(crate) address_at: Option<Span>,
+    /// The hosts of the resource this one is stacked on.
+    pub(crate) lower: Vec<String>,
 }
 
 impl Host {
-    /// Returns the names under which this host can be asked for.
+    /// Returns the names under which this host can be asked for. What is stacked has those of all
+    /// hosts of the lower resource.
     pub fn names(&self) -> Vec<String> {
         match &self.name {
             HostName::On(names) => names.clone(),
@@ -299,7 +377,33 @@ impl Host {
                 .iter()
                 .flat_map(|a| [a.socket.to_string(), a.socket.ip().to_string()])
                 .collect(),
-            HostName::StackedOnTopOf(_) => Vec::new(),
+            HostName::StackedOnTopOf(_) => self.lower.clone(),
+        }
+    }
+
+    /// Whether it is one of [`Host::names`].
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        match &self.name {
+            HostName::On(names) => names.iter().any(|n| n == name),
+            HostName::StackedOnTopOf(_) => self.lower.iter().any(|n| n == name),
+            HostName::Floating => {
+                self.connection_name() == name || self.names().iter().any(|n| n == name)
+            }
+        }
+    }
+
+    pub(crate) fn is_stacked(&self) -> bool {
+        matches!(self.name, HostName::StackedOnTopOf(_))
+    }
+
+    /// The name the driver is told for a connection to it.
+    pub(crate) fn connection_name(&self) -> String {
+        match (&self.name, &self.address) {
+            (HostName::Floating, Some(a)) => match a.family {
+                Family::Ipv6 => format!("ipv6 {}", a.host_and_port()),
+                _ => a.host_and_port(),
+            },
+            _ => self.names().join("_"),
         }
     }
 
@@ -337,6 +441,18 @@ pub struct Volume {
     /// Written without `volume N { }`.
     pub(crate) implicit: bool,
     pub(crate) span: Span,
+}
+
+impl Volume {
+    /// Its minor, and its device's name, which follows from it if it is not written.
+    pub(crate) fn device_and_minor(&self) -> Option<(u32, PathBuf)> {
+        let minor = self.minor?;
+        let device = self.device.clone();
+        Some((
+            minor,
+            device.unwrap_or_else(|| format!("/dev/drbd{minor}").into()),
+        ))
+    }
 }
 
 /// Where the metadata of a volume is.
@@ -399,6 +515,13 @@ pub struct Address {
 }
 
 impl Address {
+    /// `10.0.0.1:7788` or `[fd00::1%eth0]:7788`.
+    pub(crate) fn host_and_port(&self) -> String {
+        let text = self.to_string();
+        text.split_once(':')
+            .map_or(String::new(), |(_, rest)| rest.to_owned())
+    }
+
     /// Tells whether the same address may stand on several nodes.
     pub(crate) fn is_local(&self) -> bool {
         match self.socket.ip() {
@@ -419,6 +542,23 @@ impl fmt::Display for Address {
     }
 }
 
+/// DRBD Proxy on one side of a connection: where DRBD connects to, and where the other proxy does.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Proxy {
+    /// The hosts it runs on.
+    pub hosts: Vec<String>,
+    /// Where DRBD connects to.
+    pub inside: Address,
+    /// Where the proxy of the other side connects to.
+    pub outside: Address,
+    /// Settings, with those of the resource.
+    pub options: Settings,
+    /// Lines of `plugin { }`.
+    pub plugins: Vec<String>,
+    pub(crate) outside_at: Span,
+}
+
 /// A connection that is written down (9), or one out of a mesh.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -431,6 +571,10 @@ pub struct Connection {
     pub disk: Settings,
     /// `volume N { disk { } }` of this connection.
     pub volumes: Vec<(u32, Settings)>,
+    /// Out of a mesh.
+    pub(crate) implicit: bool,
+    /// Written without `path { }`.
+    pub(crate) one_path: bool,
 }
 
 /// One end of a path.
@@ -443,9 +587,22 @@ pub struct PathEnd {
     pub address: Option<Address>,
     /// The port, if it is not the one of the host's section.
     pub port: Option<u16>,
-    /// The path goes through DRBD Proxy.
-    pub proxy: bool,
+    /// The path goes through this DRBD Proxy.
+    pub proxy: Option<Box<Proxy>>,
+    /// `via outside-address`: where the other side connects to.
+    pub outside_address: Option<Address>,
     pub(crate) span: Span,
+}
+
+impl PathEnd {
+    /// Where it is reached.
+    pub(crate) fn at(&self, host: &Host) -> Option<Address> {
+        let mut address = self.address.clone().or_else(|| host.address.clone())?;
+        if let Some(port) = self.port {
+            address.socket.set_port(port);
+        }
+        Some(address)
+    }
 }
 
 impl Config {
@@ -454,35 +611,40 @@ impl Config {
         self.resources.iter().find(|r| r.name == name)
     }
 
-    /// Returns what is worth knowing although the configuration can be used.
+    /// Returns what is worth knowing although the configuration can be used. It is looked for when
+    /// this is first called.
     pub fn warnings(&self) -> &[Diagnostic] {
-        &self.warnings
+        self.warnings.get_or_init(|| {
+            let lints = crate::lint::resources(&self.resources);
+            let all = self.noticed.iter().cloned().chain(lints);
+            all.map(|p| p.locate(&self.shared.sources)).collect()
+        })
     }
 
     /// Returns the files that were read, in the order in which they were opened.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.sources.names()
+        self.shared.sources.names()
     }
 
     /// Returns the place of a setting.
     pub fn location(&self, setting: &Setting) -> Location {
-        self.sources.location(setting.span)
+        self.shared.sources.location(setting.span)
     }
 
     /// Returns where a resource says `become-primary-on`, or `common` does for it.
     pub fn become_primary_location(&self, resource: &Resource) -> Option<Location> {
         let at = resource.sections.become_primary_at?;
-        Some(self.sources.location(at))
+        Some(self.shared.sources.location(at))
     }
 
     /// Returns the place of a host's section.
     pub fn host_location(&self, host: &Host) -> Location {
-        self.sources.location(host.span)
+        self.shared.sources.location(host.span)
     }
 
     /// Returns the place of a volume, or of the statement that implies it.
     pub fn volume_location(&self, volume: &Volume) -> Location {
-        self.sources.location(volume.span)
+        self.shared.sources.location(volume.span)
     }
 
     /// Finds a resource by its name, or says which there are.

@@ -109,6 +109,7 @@ use Kind::{Device, Flag, Ignored, NumberOrWord, Text, Words};
 use Section::{Disk, Handlers, Net, Options, Proxy, Startup};
 use Unit::{Bytes, Kib, One, Sectors};
 
+/// In the order of the sections, and of the names in each.
 pub(crate) static SPECS: &[Spec] = &[
     spec(Options, "auto-promote", Flag),
     spec(Options, "auto-promote-timeout", number(0, 600, One)),
@@ -321,9 +322,9 @@ pub(crate) struct Resolved {
 /// Finds an option by its name in a section.
 pub(crate) fn find(section: Section, name: &str) -> Option<Resolved> {
     let exact = |name: &str| {
-        SPECS
-            .iter()
-            .find(|s| s.section == section && s.name == name)
+        let wanted = (section as u8, name);
+        let at = SPECS.binary_search_by(|s| (s.section as u8, s.name).cmp(&wanted));
+        at.ok().map(|at| &SPECS[at])
     };
     if let Some(spec) = exact(name) {
         return Some(Resolved {
@@ -437,15 +438,10 @@ mod tests {
     }
 
     #[test]
-    fn every_option_stands_once_in_a_section() {
-        for (i, a) in SPECS.iter().enumerate() {
-            assert!(
-                !SPECS[..i]
-                    .iter()
-                    .any(|b| (b.section, b.name) == (a.section, a.name)),
-                "{}",
-                a.name
-            );
+    fn every_option_stands_once_in_its_order() {
+        let order = |s: &Spec| (s.section as u8, s.name);
+        for pair in SPECS.windows(2) {
+            assert!(order(&pair[0]) < order(&pair[1]), "{}", pair[1].name);
         }
     }
 

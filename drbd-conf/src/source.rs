@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// A range of bytes in one of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,14 +22,37 @@ impl Span {
     }
 }
 
-#[derive(Debug)]
 struct SourceFile {
     name: PathBuf,
-    text: String,
+    text: Arc<str>,
+    index: OnceLock<Index>,
+}
+
+/// What is looked up in a text once a place of it is to be shown.
+struct Index {
     /// Where each line starts.
     lines: Vec<u32>,
     /// A secret may be in it, so that lines have to be looked at before they are shown.
     secret: bool,
+}
+
+impl SourceFile {
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
+            let starts = self.text.match_indices('\n').map(|(i, _)| i as u32 + 1);
+            Index {
+                lines: std::iter::once(0).chain(starts).collect(),
+                secret: self.text.contains("shared-secret"),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The text can hold secrets.
+        self.name.fmt(f)
+    }
 }
 
 /// All files of one configuration, in the order in which they were opened.
@@ -59,16 +83,13 @@ impl fmt::Display for Location {
 
 impl Sources {
     /// Adds a file. `None` if it is too large to be addressed (4 GiB).
-    pub(crate) fn add(&mut self, name: &Path, text: String) -> Option<u32> {
+    pub(crate) fn add(&mut self, name: &Path, text: Arc<str>) -> Option<u32> {
         u32::try_from(text.len()).ok()?;
         let id = u32::try_from(self.0.len()).ok()?;
-        let starts = text.match_indices('\n').map(|(i, _)| i as u32 + 1);
-        let lines = std::iter::once(0).chain(starts).collect();
         self.0.push(SourceFile {
             name: name.to_owned(),
-            secret: text.contains("shared-secret"),
             text,
-            lines,
+            index: OnceLock::new(),
         });
         Some(id)
     }
@@ -89,7 +110,7 @@ impl Sources {
     pub(crate) fn location(&self, span: Span) -> Location {
         let text = self.text(span.file);
         let start = (span.start as usize).min(text.len());
-        let lines = &self.0[span.file as usize].lines;
+        let Index { lines, secret } = self.0[span.file as usize].index();
         let line = lines.partition_point(|l| *l as usize <= start);
         let line_start = lines[line - 1] as usize;
         let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
@@ -99,7 +120,7 @@ impl Sources {
             line,
             column: 1 + text[line_start..start].chars().count(),
             width: text[start..end].chars().count().max(1),
-            text: match self.0[span.file as usize].secret {
+            text: match secret {
                 true => masked(text, line_start, line_end),
                 false => text[line_start..line_end].to_owned(),
             },

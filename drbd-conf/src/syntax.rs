@@ -49,7 +49,7 @@ impl Token<'_> {
 #[derive(Debug)]
 pub(crate) struct Statement<'a> {
     /// At least one; the first is a bare word.
-    pub(crate) words: Vec<Token<'a>>,
+    pub(crate) words: &'a [Token<'a>],
     pub(crate) body: Body<'a>,
     /// The `;` or `{` after the words.
     pub(crate) after: Span,
@@ -75,7 +75,7 @@ impl Statement<'_> {
     }
 }
 
-struct Lexer<'a> {
+pub(crate) struct Lexer<'a> {
     text: &'a str,
     file: u32,
     at: usize,
@@ -267,68 +267,113 @@ fn unclosed(open: Span) -> Problem {
     Problem::error(open, "syntax", text)
 }
 
+/// The tokens of one statement of the outermost level after the other, each with its block.
+pub(crate) struct Reader<'a> {
+    lexer: Lexer<'a>,
+    /// Those of the present one; kept to be filled anew.
+    tokens: Vec<Token<'a>>,
+    ended: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn of(text: &'a str, file: u32) -> Reader<'a> {
+        Reader {
+            lexer: Lexer { text, file, at: 0 },
+            tokens: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// The next statement. After an error there are no more.
+    pub(crate) fn next(&mut self) -> Result<Option<Statement<'_>>, Problem> {
+        self.tokens.clear();
+        if self.ended {
+            return Ok(None);
+        }
+        self.ended = true;
+        let mut depth = 0usize;
+        loop {
+            let token = self.lexer.next()?;
+            let kind = token.kind;
+            let span = token.span;
+            self.tokens.push(token);
+            match kind {
+                Kind::Open if self.starts_skip() => {
+                    self.lexer.skip_block(span)?;
+                    let end = self.lexer.at as u32;
+                    let (start, kind, text) = (end - 1, Kind::Close, "}".into());
+                    let span = Span { start, end, ..span };
+                    self.tokens.push(Token { kind, text, span });
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                Kind::Open => depth += 1,
+                Kind::Close if depth > 1 => depth -= 1,
+                Kind::Semicolon if depth > 0 => {}
+                Kind::Semicolon | Kind::Close => break,
+                Kind::End => return statements(&self.tokens).map(|mut s| s.pop()),
+                _ => {}
+            }
+        }
+        let found = statements(&self.tokens)?.pop();
+        self.ended = false;
+        Ok(found)
+    }
+
+    /// Whether the block that was just opened is one of a `skip`.
+    fn starts_skip(&self) -> bool {
+        let ends = |t: &&Token<'_>| matches!(t.kind, Kind::Semicolon | Kind::Open | Kind::Close);
+        let words = self.tokens.iter().rev().skip(1).take_while(|t| !ends(t));
+        words.last().is_some_and(|t| t.text == "skip")
+    }
+}
+
+/// All tokens of a text; the inside of `skip` blocks is left out.
+pub(crate) fn tokens(text: &str, file: u32) -> Result<Vec<Token<'_>>, Problem> {
+    let mut reader = Reader::of(text, file);
+    let mut all = Vec::new();
+    while reader.next()?.is_some() {
+        all.append(&mut reader.tokens);
+    }
+    Ok(all)
+}
+
 /// A block being read: the statement it belongs to, and what is in it so far.
 struct Frame<'a> {
-    words: Vec<Token<'a>>,
+    words: &'a [Token<'a>],
     open: Span,
     statements: Vec<Statement<'a>>,
 }
 
-/// Reads all statements of a file. Uses no recursion.
-pub(crate) fn statements(text: &str, file: u32) -> Result<Vec<Statement<'_>>, Problem> {
-    let mut lexer = Lexer { text, file, at: 0 };
-    let mut outer: Vec<Frame<'_>> = Vec::new();
-    let mut here: Vec<Statement<'_>> = Vec::new();
-    let mut words: Vec<Token<'_>> = Vec::new();
-    loop {
-        let token = lexer.next()?;
+/// Makes statements of tokens. Uses no recursion.
+pub(crate) fn statements<'a>(tokens: &'a [Token<'a>]) -> Result<Vec<Statement<'a>>, Problem> {
+    let mut outer: Vec<Frame<'a>> = Vec::new();
+    let mut here: Vec<Statement<'a>> = Vec::new();
+    // Where the words of the present statement begin.
+    let mut first = 0;
+    for (at, token) in tokens.iter().enumerate() {
+        let words = &tokens[first..at];
         match token.kind {
-            Kind::Word | Kind::Quoted | Kind::Punctuation => {
-                if words.is_empty() && token.kind != Kind::Word {
-                    let text = format!("expected a keyword, found {}", token.shown());
-                    return Err(Problem::error(token.span, "syntax", text));
-                }
-                words.push(token);
-            }
-            Kind::Semicolon | Kind::Open if words.is_empty() => {
+            Kind::Word => continue,
+            Kind::Quoted | Kind::Punctuation if !words.is_empty() => continue,
+            Kind::Quoted | Kind::Punctuation | Kind::Semicolon | Kind::Open if words.is_empty() => {
                 let text = format!("expected a keyword, found {}", token.shown());
                 return Err(Problem::error(token.span, "syntax", text));
             }
-            Kind::Semicolon => {
-                let words = std::mem::take(&mut words);
-                here.push(Statement {
-                    words,
-                    body: Body::None,
-                    after: token.span,
-                    end: token.span.end,
-                });
+            Kind::Close | Kind::End if !words.is_empty() => {
+                return Err(missing_semicolon(words, words.len() - 1, &token.shown()));
             }
             Kind::Open => {
-                let words = std::mem::take(&mut words);
-                if words[0].text == "skip" {
-                    lexer.skip_block(token.span)?;
-                    let body = Body::Block(Vec::new());
-                    here.push(Statement {
-                        words,
-                        body,
-                        after: token.span,
-                        end: lexer.at as u32,
-                    });
-                    continue;
-                }
                 if outer.len() == DEPTH_MAX {
                     let text = "blocks nested more deeply than any statement allows";
                     return Err(Problem::error(token.span, "syntax", text));
                 }
-                let statements = std::mem::take(&mut here);
                 outer.push(Frame {
                     words,
                     open: token.span,
-                    statements,
+                    statements: std::mem::take(&mut here),
                 });
-            }
-            Kind::Close | Kind::End if !words.is_empty() => {
-                return Err(missing_semicolon(&words, words.len() - 1, &token.shown()));
             }
             Kind::Close => {
                 let Some(frame) = outer.pop() else {
@@ -336,20 +381,25 @@ pub(crate) fn statements(text: &str, file: u32) -> Result<Vec<Statement<'_>>, Pr
                     return Err(Problem::error(token.span, "syntax", text));
                 };
                 let block = std::mem::replace(&mut here, frame.statements);
-                let body = Body::Block(block);
                 here.push(Statement {
                     words: frame.words,
-                    body,
+                    body: Body::Block(block),
                     after: frame.open,
                     end: token.span.end,
                 });
             }
-            Kind::End => {
-                return match outer.last() {
-                    Some(frame) => Err(unclosed(frame.open)),
-                    None => Ok(here),
-                };
-            }
+            Kind::End => break,
+            _ => here.push(Statement {
+                words,
+                body: Body::None,
+                after: token.span,
+                end: token.span.end,
+            }),
         }
+        first = at + 1;
+    }
+    match outer.last() {
+        Some(frame) => Err(unclosed(frame.open)),
+        None => Ok(here),
     }
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Address, After, Host, HostName, MetaDisk, Resource, Setting, Settings, Value};
+use crate::model::{
+    Address, After, Host, HostName, MetaDisk, Proxy, Resource, Setting, Settings, Value, VolumeOn,
+};
 use crate::schema::Section;
 
 /// One resource as one of its nodes sees it: everything inherited and resolved.
@@ -14,7 +16,7 @@ pub struct NodeView {
     pub resource: String,
     /// The node it is seen from, as it was asked for.
     pub node: String,
-    /// This node's id (9), if it is written down.
+    /// This node's id (9), if it is written down or, with two nodes, follows from the addresses.
     pub node_id: Option<u32>,
     /// Settings of the resource.
     pub options: Settings,
@@ -52,12 +54,7 @@ pub struct SettingsOf(pub Settings);
 
 impl PartialEq for SettingsOf {
     fn eq(&self, other: &Self) -> bool {
-        let sorted = |s: &Settings| {
-            let mut v: Vec<_> = s.iter().map(|s| (s.name, s.value.clone())).collect();
-            v.sort_by_key(|(name, _)| *name);
-            v
-        };
-        sorted(&self.0) == sorted(&other.0)
+        self.0.same(&other.0)
     }
 }
 
@@ -78,9 +75,12 @@ pub struct PeerView {
     pub name: String,
     /// All names under which it may be known.
     pub names: Vec<String>,
-    /// Its node id (9), if it is written down.
+    /// The name the driver is told for the connection.
+    pub connection: String,
+    /// Its node id (9), as [`NodeView::node_id`].
     pub node_id: Option<u32>,
-    /// This node's end and the peer's, for each path; one in 8.4.
+    /// This node's end and where it connects to, for each path; one in 8.4. The latter is the peer's
+    /// end, or this side's proxy.
     pub paths: Vec<(Address, Address)>,
     /// Settings of the connection.
     pub net: Settings,
@@ -88,8 +88,9 @@ pub struct PeerView {
     pub peer_devices: Vec<(u32, Settings)>,
     /// Device and minor of each volume on the peer.
     pub volumes: Vec<(u32, u32, PathBuf)>,
-    /// The connection goes through DRBD Proxy.
-    pub proxy: bool,
+    /// The proxies of each path that goes through DRBD Proxy, this side's first. They are told what
+    /// to do by `drbd-proxy-ctl`, not by the driver.
+    pub proxies: Vec<[Proxy; 2]>,
 }
 
 impl NodeView {
@@ -125,15 +126,6 @@ impl NodeView {
     }
 }
 
-fn device(v: &crate::Volume) -> Option<(u32, PathBuf)> {
-    let minor = v.minor?;
-    let device = v
-        .device
-        .clone()
-        .unwrap_or_else(|| format!("/dev/drbd{minor}").into());
-    Some((minor, device))
-}
-
 impl Resource {
     /// Returns the names of all nodes of this resource.
     pub fn nodes(&self) -> Vec<String> {
@@ -146,28 +138,14 @@ impl Resource {
     ///
     /// # Errors
     /// `UnknownNode` if the resource has no such node; the message lists those it has.
-    /// `Unsupported` for a resource that is stacked on top of another.
+    /// What is stacked on top of another resource is on all nodes of that one; its disks are the
+    /// devices of that one on this node, and it can be brought up only where that one is primary.
     pub fn for_node(&self, node: &str) -> Result<NodeView> {
-        let is = |h: &&Host| h.names().iter().any(|n| n == node);
-        let Some(me) = self.hosts.iter().find(is) else {
-            if self
-                .hosts
-                .iter()
-                .any(|h| matches!(h.name, HostName::StackedOnTopOf(_)))
-            {
-                let text = format!("resource {} is stacked on top of another", self.name);
-                let remedy = Some("stacked resources are not resolved by this version".into());
-                return Err(Error::plain(
-                    ErrorKind::Unsupported,
-                    "stacked",
-                    text,
-                    remedy,
-                ));
-            }
+        let Some(me) = self.hosts.iter().find(|h| h.is_named(node)) else {
             let text = format!(
                 "resource {} has no node \"{node}\"; {} has: {}",
                 self.name,
-                self.location,
+                self.location(),
                 self.nodes().join(", ")
             );
             let remedy = Some("the name after \"on\" has to be what `uname -n` says".to_owned());
@@ -178,19 +156,32 @@ impl Resource {
                 remedy,
             ));
         };
-        let mut options = me.options.clone();
-        options.inherit(&self.sections.options);
         let mut volumes = Vec::new();
         for v in &me.volumes {
-            let Some((minor, device)) = device(v) else {
+            let Some((minor, device)) = v.device_and_minor() else {
                 continue;
+            };
+            let (disk, meta_disk) = match &me.name {
+                HostName::StackedOnTopOf(lower) => {
+                    let below = self.volumes_of(lower, node);
+                    let below = below.into_iter().find(|b| b.volume == v.number);
+                    let disk = below.map(|b| b.device.clone()).ok_or_else(|| {
+                        let text = format!(
+                            "resource {}: {lower} has no volume {} to be stacked on",
+                            self.name, v.number
+                        );
+                        Error::plain(ErrorKind::Invalid, "volumes-differ", text, None)
+                    })?;
+                    (Some(disk), Some(MetaDisk::Internal))
+                }
+                _ => (v.disk.clone(), v.meta_disk.clone()),
             };
             volumes.push(VolumeView {
                 number: v.number,
                 minor,
                 device,
-                disk: v.disk.clone(),
-                meta_disk: v.meta_disk.clone(),
+                disk,
+                meta_disk,
                 options: SettingsOf(self.resolve_after(&v.options, node)?),
             });
         }
@@ -198,12 +189,18 @@ impl Resource {
             resource: self.name.clone(),
             node: node.to_owned(),
             node_id: me.node_id,
-            options,
+            options: self.sections.options.clone(),
             startup: self.sections.startup.clone(),
             handlers: self.sections.handlers.clone(),
             volumes,
-            peers: self.peers(me)?,
+            peers: self.peers(me, node)?,
         })
+    }
+
+    /// The volumes another resource has on a node.
+    fn volumes_of(&self, resource: &str, node: &str) -> Vec<&VolumeOn> {
+        let all = self.shared.volumes.get(resource).into_iter().flatten();
+        all.filter(|v| v.host == node).collect()
     }
 
     /// Replaces the resource named by `resync-after` by its minor on this node.
@@ -213,20 +210,15 @@ impl Resource {
             let Value::After(After::Volume { resource, volume }) = &s.value else {
                 continue;
             };
-            let of: Vec<_> = self
-                .minors
-                .0
-                .iter()
-                .filter(|m| m.host == node && m.resource == *resource)
-                .filter(|m| volume.is_none_or(|v| v == m.volume))
-                .collect();
+            let mut of = self.volumes_of(resource, node);
+            of.retain(|m| volume.is_none_or(|v| v == m.volume));
             let minor = match &of[..] {
                 [one] => one.minor,
                 _ => {
                     let text = format!(
                         "resource {}: resync-after {} names {} volumes on {node}",
                         self.name,
-                        s.raw,
+                        s.raw(),
                         of.len()
                     );
                     let remedy = Some("name one as RESOURCE/VOLUME".to_owned());
@@ -239,36 +231,30 @@ impl Resource {
                 }
             };
             s.value = Value::After(After::Minor(minor));
-            s.raw = minor.to_string();
+            s.written = minor.to_string().into();
         }
         Ok(out)
     }
 
     /// The hosts `me` is connected to.
-    fn peers(&self, me: &Host) -> Result<Vec<PeerView>> {
+    fn peers(&self, me: &Host, node: &str) -> Result<Vec<PeerView>> {
         let mut peers = Vec::new();
         if self.connections.is_empty() {
             // Hosts without written connections are all connected; 8.4 has exactly two.
             for host in self.hosts.iter().filter(|h| !std::ptr::eq(*h, me)) {
-                let paths = match (&me.address, &host.address) {
-                    (Some(a), Some(b)) => vec![(a.clone(), b.clone())],
-                    _ => Vec::new(),
-                };
-                peers.push(self.peer(me, host, paths, me.proxy || host.proxy, None));
+                let mut peer = self.peer(me, host, None);
+                if let (Some(a), Some(b)) = (&me.address, &host.address) {
+                    let proxies = (me.proxy.as_deref(), host.proxy.as_deref());
+                    peer.path(a.clone(), b.clone(), proxies);
+                }
+                peers.push(peer);
             }
             return Ok(peers);
         }
         for connection in &self.connections {
-            let mut found: Option<&Host> = None;
-            let mut paths = Vec::new();
-            let mut proxy = false;
+            let mut found: Option<PeerView> = None;
             for [a, b] in &connection.paths {
-                let host = |end: &crate::PathEnd| {
-                    self.hosts.iter().find(|h| {
-                        h.names().contains(&end.host)
-                            || (end.host.is_empty() && h.address == end.address)
-                    })
-                };
+                let host = |end| self.host_of(end);
                 let (Some(ha), Some(hb)) = (host(a), host(b)) else {
                     continue;
                 };
@@ -279,14 +265,16 @@ impl Resource {
                 } else {
                     continue;
                 };
-                let address = |end: &crate::PathEnd, host: &Host| {
-                    let mut address = end.address.clone().or_else(|| host.address.clone())?;
-                    if let Some(port) = end.port {
-                        address.socket.set_port(port);
-                    }
-                    Some(address)
-                };
-                let (Some(from), Some(to)) = (address(mine, me), address(theirs, other)) else {
+                let peer = found.get_or_insert_with(|| self.peer(me, other, Some(connection)));
+                // A path of what is stacked belongs to one of the lower hosts.
+                if me.is_stacked()
+                    && !connection.implicit
+                    && !mine.host.is_empty()
+                    && mine.host != node
+                {
+                    continue;
+                }
+                let (Some(from), Some(to)) = (mine.at(me), theirs.at(other)) else {
                     let text = format!(
                         "resource {}: no address for the connection of {} and {}",
                         self.name,
@@ -300,65 +288,85 @@ impl Resource {
                         None,
                     ));
                 };
-                found = Some(other);
-                proxy |= a.proxy || b.proxy;
-                paths.push((from, to));
+                let to = theirs.outside_address.clone().unwrap_or(to);
+                let proxies = (mine.proxy.as_deref(), theirs.proxy.as_deref());
+                peer.path(from, to, proxies);
             }
-            if let Some(host) = found {
-                peers.push(self.peer(me, host, paths, proxy, Some(connection)));
-            }
+            peers.extend(found);
         }
         Ok(peers)
     }
 
-    fn peer(
+    /// Settings of each volume towards the other one of two connected hosts.
+    pub(crate) fn peer_devices(
         &self,
         me: &Host,
         host: &Host,
-        paths: Vec<(Address, Address)>,
-        proxy: bool,
         connection: Option<&crate::Connection>,
-    ) -> PeerView {
-        let mut net = connection.map(|c| c.net.clone()).unwrap_or_default();
-        net.inherit(&self.sections.net);
-        let peer_devices = me
-            .volumes
-            .iter()
-            .map(|v| {
-                let own = connection.and_then(|c| c.volumes.iter().find(|(n, _)| *n == v.number));
-                let mut settings = own.map(|(_, s)| s.clone()).unwrap_or_default();
-                if let Some(c) = connection {
-                    settings.inherit(&c.disk);
+    ) -> Vec<(u32, Settings)> {
+        let of = |v: &crate::Volume| {
+            let own = connection.and_then(|c| c.volumes.iter().find(|(n, _)| *n == v.number));
+            let mut settings = own.map(|(_, s)| s.clone()).unwrap_or_default();
+            if let Some(c) = connection {
+                settings.inherit(&c.disk);
+            }
+            let other = host.volumes.iter().find(|o| o.number == v.number);
+            // What only the volume on the peer sets holds for both.
+            for v in std::iter::once(v).chain(other) {
+                for s in v.options.iter().filter(|s| is_peer_device(s)) {
+                    if settings.get(s.name).is_none() {
+                        settings.0.push(s.clone());
+                    }
                 }
-                settings.inherit(&v.options);
-                settings.0.retain(is_peer_device);
-                // There is nothing to be compared with a peer that has no disk.
-                let other = host.volumes.iter().find(|o| o.number == v.number);
-                if other.is_some_and(|o| o.diskless) && settings.get("bitmap").is_none() {
-                    settings.0.push(Setting {
-                        section: Section::Disk,
-                        name: "bitmap",
-                        value: Value::Flag(false),
-                        raw: "no".into(),
-                        span: host.span,
-                    });
-                }
-                (v.number, settings)
-            })
-            .collect();
+            }
+            (v.number, settings)
+        };
+        me.volumes.iter().map(of).collect()
+    }
+
+    fn peer(&self, me: &Host, host: &Host, connection: Option<&crate::Connection>) -> PeerView {
+        let mut peer_devices = self.peer_devices(me, host, connection);
+        for (volume, settings) in &mut peer_devices {
+            // There is nothing to be compared with a peer that has no disk, whatever is written.
+            let other = host.volumes.iter().find(|o| o.number == *volume);
+            if other.is_some_and(|o| o.diskless) {
+                settings.0.push(Setting {
+                    section: Section::Disk,
+                    name: "bitmap",
+                    value: Value::Flag(false),
+                    written: Box::default(),
+                    span: host.span,
+                });
+            }
+        }
+        let names = host.names();
         PeerView {
-            name: host.names().into_iter().next().unwrap_or_default(),
-            names: host.names(),
+            name: names.first().cloned().unwrap_or_default(),
+            names,
+            connection: host.connection_name(),
             node_id: host.node_id,
-            paths,
-            net,
+            paths: Vec::new(),
+            net: self.net_of(connection),
             peer_devices,
             volumes: host
                 .volumes
                 .iter()
-                .filter_map(|v| device(v).map(|(minor, device)| (v.number, minor, device)))
+                .filter_map(|v| {
+                    v.device_and_minor()
+                        .map(|(minor, device)| (v.number, minor, device))
+                })
                 .collect(),
-            proxy,
+            proxies: Vec::new(),
+        }
+    }
+}
+
+impl PeerView {
+    fn path(&mut self, from: Address, to: Address, proxies: (Option<&Proxy>, Option<&Proxy>)) {
+        let to = proxies.0.map_or(to, |p| p.inside.clone());
+        self.paths.push((from, to));
+        if let (Some(mine), Some(theirs)) = proxies {
+            self.proxies.push([mine.clone(), theirs.clone()]);
         }
     }
 }

@@ -231,6 +231,37 @@ fn errors_in_a_resource_point_to_their_place() {
         ("connection { host alpha; }", "2:3", "found 1"),
         ("connection-mesh { hosts alpha; }", "2:3", "at least two"),
         ("floating { }", "2:12", "expected an address"),
+        (
+            "connection { host alpha; path { host alpha; host beta; } }",
+            "2:3",
+            "both \"path\" blocks and \"host\" statements",
+        ),
+        (
+            "connection { host alpha; host beta address 10.0.0.1:7788; }",
+            "2:28",
+            "is used for both ends",
+        ),
+        (
+            "connection { address 10.0.0.9:1; host beta; }",
+            "2:16",
+            "no host with the address ipv4:10.0.0.9:1",
+        ),
+        (
+            "connection { host alpha via proxy on p { inside 10.0.0.8:1; outside 10.0.0.8:2; } host beta; }",
+            "2:85",
+            "one end goes through a proxy",
+        ),
+        (
+            "connection { host alpha via proxy on p { inside 10.0.0.8:1; } host beta; }",
+            "2:16",
+            "expected \"inside\" and \"outside\"",
+        ),
+        (
+            "connection-mesh { hosts alpha beta; disk { } }",
+            "2:39",
+            "expected hosts or net",
+        ),
+        ("template-file \"nowhere.conf\";", "2:17", "cannot be read"),
     ] {
         let (_, a, shown) = fails(&with(extra));
         assert!(shown.contains(expected), "{extra}\n{shown}");
@@ -271,6 +302,75 @@ fn devices_are_checked() {
             ),
             (path, minor)
         );
+    }
+}
+
+#[test]
+fn a_template_stands_for_common() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let conf = dir.path().join("drbd.conf");
+    write(
+        "drbd.conf",
+        &format!(
+            "common {{ net {{ timeout 50; }} }}\n{}",
+            with("template-file \"t\"; net { ping-int 3; }")
+        ),
+    );
+    write("t", "common { net { ping-int 9; protocol A; } }");
+    let config = Config::load(&conf).unwrap();
+    let net = &config.require("r0").unwrap().sections.net;
+    assert_eq!(net.number("timeout"), None);
+    assert_eq!(net.number("ping-int"), Some(3));
+    assert_eq!(net.text("protocol"), Some("A"));
+    for (template, said) in [
+        ("resource x { }", "expected one common section"),
+        ("common { } common { }", "expected one common section"),
+        (
+            "common { on a { } }",
+            "hosts and volumes belong into a resource",
+        ),
+        ("common {", "to close this block"),
+    ] {
+        write("t", template);
+        let e = Config::load(&conf).unwrap_err();
+        assert!(e.to_string().contains(said), "{template}: {e}");
+        let at = e.diagnostics()[0].location.as_ref().unwrap();
+        assert_eq!(at.file, dir.path().join("t"), "{template}");
+    }
+}
+
+#[test]
+fn what_is_stacked_is_on_the_hosts_below() {
+    let upper = |name: &str, n: u32| {
+        format!(
+            "resource {name} {{ stacked-on-top-of r0 {{ device /dev/drbd1{n}; address 10.0.2.1:779{n}; }} \
+             on gamma {{ device /dev/drbd1{n}; disk /dev/vdx; address 10.0.0.3:779{n}; }} }}"
+        )
+    };
+    let text = with("") + &upper("up", 1);
+    let config = parse(&text);
+    let up = config.require("up").unwrap();
+    assert_eq!(up.nodes(), ["alpha", "beta", "gamma"]);
+    let on_beta = up.for_node("beta").unwrap();
+    assert_eq!(
+        on_beta.volumes[0].disk.as_deref(),
+        Some(Path::new("/dev/drbd0"))
+    );
+    assert_eq!(on_beta.volumes[0].meta_disk, Some(MetaDisk::Internal));
+    assert_eq!(on_beta.peer().unwrap().connection, "gamma");
+    let on_gamma = up.for_node("gamma").unwrap();
+    assert_eq!(on_gamma.peer().unwrap().connection, "alpha_beta");
+    for (text, said) in [
+        (upper("up", 1), "no resource \"r0\" to be stacked on"),
+        (text + &upper("more", 2), "is stacked on \"r0\" already"),
+        (
+            with("") + &upper("up", 1).replace("/dev/drbd11", "/dev/drbd0"),
+            "minor 0 is used on alpha by r0/0 already",
+        ),
+    ] {
+        let (_, _, shown) = fails(&text);
+        assert!(shown.contains(said), "{text}\n{shown}");
     }
 }
 
@@ -359,7 +459,9 @@ resource upper {
         beta.volumes[1].disk.as_deref(),
         Some(Path::new("/dev/other"))
     );
-    assert_eq!(beta.options.text("cpu-mask"), Some("f"));
+    assert_eq!(beta.options.text("cpu-mask"), None);
+    let warned = config.warnings().iter().any(|w| w.code == "host-options");
+    assert!(warned);
     let gamma = beta.peers.iter().find(|p| p.name == "gamma").unwrap();
     assert_eq!(gamma.paths.len(), 2);
     assert_eq!(gamma.paths[1].1.family, Family::Ssocks);
@@ -382,7 +484,7 @@ resource upper {
     assert!(matches!(&upper.hosts[0].name, HostName::StackedOnTopOf(n) if n == "floats"));
     assert_eq!(
         upper.for_node("x").unwrap_err().kind(),
-        ErrorKind::Unsupported
+        ErrorKind::UnknownNode
     );
 }
 

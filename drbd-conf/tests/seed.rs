@@ -125,9 +125,10 @@ fn it_becomes_the_operations_of_drbdadm() {
         show(view.disconnect(Dialect::V84).unwrap()),
         ["disconnect r1 ipv4:10.0.254.2:7789 ipv4:10.0.254.1:7789"]
     );
-    // DRBD 9 needs what is not written here.
+    // What DRBD 9 needs and is not written follows from the addresses, as drbdadm has it.
+    assert_eq!((view.node_id, view.peers[0].node_id), (Some(0), Some(1)));
     assert_eq!(
-        view.up(Dialect::V9).unwrap_err().kind(),
-        ErrorKind::Unsupported
+        show(view.up(Dialect::V9).unwrap())[0],
+        "new-resource r1 node-id 0"
     );
 }

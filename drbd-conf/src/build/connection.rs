@@ -1,9 +1,9 @@
 //! Connections that are written down (DRBD 9), and DRBD Proxy.
 
-use super::words::{Checked, Seen, Words, address, integer32, port, unknown};
+use super::words::{Checked, Seen, Words, address, address_at, integer32, port, unknown};
 use super::{Builder, Mesh};
 use crate::error::Problem;
-use crate::model::{Connection, PathEnd, Sections, Settings};
+use crate::model::{Connection, PathEnd, Proxy, Sections, Settings};
 use crate::schema::Section;
 use crate::source::Span;
 use crate::syntax::{Kind, Statement};
@@ -23,6 +23,8 @@ impl Builder {
             net: Settings::default(),
             disk: Settings::default(),
             volumes: Vec::new(),
+            implicit: false,
+            one_path: false,
         };
         let mut ends = Vec::new();
         let mut seen = Seen::default();
@@ -61,7 +63,12 @@ impl Builder {
             self.check(result);
         }
         if !ends.is_empty() {
-            connection.paths.insert(0, two(ends, st.span())?);
+            if !connection.paths.is_empty() {
+                let text = "both \"path\" blocks and \"host\" statements outside of them";
+                return Err(Problem::error(st.span(), "missing-statement", text));
+            }
+            connection.one_path = true;
+            connection.paths.push(two(ends, st.span())?);
         }
         if connection.paths.is_empty() {
             let text = "expected two \"host\" statements or a \"path\" in this connection";
@@ -89,7 +96,8 @@ impl Builder {
             host: String::new(),
             address: None,
             port: None,
-            proxy: false,
+            proxy: None,
+            outside_address: None,
             span: st.span(),
         };
         if st.keyword() == "address" {
@@ -104,13 +112,12 @@ impl Builder {
         }
         if w.take("via") {
             if w.take("outside-address") {
-                address(&mut w)?;
+                end.outside_address = Some(address(&mut w)?);
             } else if w.take("proxy") {
-                end.proxy = true;
                 if !w.take("on") {
                     return Err(w.expected("\"on\""));
                 }
-                self.proxy_block(w)?;
+                end.proxy = Some(Box::new(self.proxy_block(w)?));
                 return Ok(end);
             } else {
                 return Err(w.expected("\"proxy\" or \"outside-address\""));
@@ -138,9 +145,6 @@ impl Builder {
                     self.settings(Section::Net, w.block()?, &mut sections);
                     net = sections.net;
                 }
-                "disk" => {
-                    w.block()?;
-                }
                 "skip" => {}
                 _ => return Err(unknown(st, "hosts or net")),
             }
@@ -153,7 +157,7 @@ impl Builder {
     }
 
     /// `proxy on HOST { inside …; outside …; options { … } }`
-    pub(super) fn proxy(&mut self, st: &Statement<'_>) -> Checked<()> {
+    pub(super) fn proxy(&mut self, st: &Statement<'_>) -> Checked<Proxy> {
         let mut w = Words::of(st);
         if !w.take("on") {
             return Err(w.expected("\"on\""));
@@ -161,23 +165,39 @@ impl Builder {
         self.proxy_block(w)
     }
 
-    pub(super) fn proxy_block(&mut self, mut w: Words<'_, '_>) -> Checked<()> {
-        w.expect("a host name")?;
+    pub(super) fn proxy_block(&mut self, mut w: Words<'_, '_>) -> Checked<Proxy> {
+        let mut hosts = vec![w.expect("a host name")?.text.to_string()];
         while w.peek().is_some_and(|t| t.kind != Kind::Punctuation) {
-            w.expect("a host name")?;
+            hosts.push(w.expect("a host name")?.text.to_string());
         }
+        let (mut inside, mut outside) = (None, None);
+        let mut sections = Sections::default();
         for st in w.block()? {
             let mut w = Words::of(st);
-            let result = match st.keyword() {
-                "inside" | "outside" => address(&mut w).and_then(|_| w.end()),
-                "options" => w.block().map(|block| {
-                    self.settings(Section::Proxy, block, &mut Sections::default());
-                }),
-                _ => Err(unknown(st, "inside, outside or options")),
-            };
-            self.check(result);
+            match st.keyword() {
+                "inside" => inside = Some(address(&mut w)?),
+                "outside" => outside = Some(address_at(&mut w)?),
+                "options" => {
+                    self.settings(Section::Proxy, w.block()?, &mut sections);
+                    continue;
+                }
+                _ => return Err(unknown(st, "inside, outside or options")),
+            }
+            w.end()?;
         }
-        Ok(())
+        let (Some(inside), Some((outside, outside_at))) = (inside, outside) else {
+            let text = "expected \"inside\" and \"outside\" for this proxy";
+            let span = w.statement.span();
+            return Err(Problem::error(span, "missing-statement", text));
+        };
+        Ok(Proxy {
+            hosts,
+            inside,
+            outside,
+            options: sections.proxy,
+            plugins: sections.proxy_plugins,
+            outside_at,
+        })
     }
 }
 

@@ -6,16 +6,15 @@ mod options;
 mod resource;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Problem, Result};
-use crate::lint;
-use crate::model::{Config, Global, Resource, Sections, Settings, Volume};
+use crate::model::{Config, Global, Resource, Sections, Settings, Shared, Volume};
 use crate::source::{Sources, Span};
-use crate::syntax::{self, Statement};
+use crate::syntax::{Reader, Statement};
 use words::{Checked, Seen, Words, bad_value, integer, unknown};
 
 /// Includes nested more deeply than this are taken for a mistake.
@@ -33,7 +32,10 @@ struct Draft {
     resource: Resource,
     volumes: Vec<Volume>,
     meshes: Vec<Mesh>,
-    template: Option<(String, Span)>,
+    /// What stands for `common`.
+    template: Option<Arc<Sections>>,
+    /// Nothing is wrong with any of its hosts so far.
+    whole: bool,
 }
 
 /// Hosts that are all connected to each other.
@@ -56,8 +58,12 @@ pub(crate) struct Builder {
     /// Real paths of the files being read now, outermost first.
     open: Vec<PathBuf>,
     /// Real paths of all files read.
-    read: Vec<PathBuf>,
+    read: HashSet<PathBuf>,
     common_at: Option<Span>,
+    /// `template-file`s, by their real paths.
+    templates: HashMap<PathBuf, Arc<Sections>>,
+    /// Whether any resource refers to another one.
+    refers: bool,
     /// What an unusual error is about; the first one of these kinds wins.
     kind: Option<ErrorKind>,
     io: Option<io::Error>,
@@ -103,18 +109,33 @@ impl Builder {
     /// Reads the statements of one file.
     fn file(&mut self, name: &Path, real: PathBuf, bytes: &[u8]) {
         self.open.push(real.clone());
-        self.read.push(real);
+        self.read.insert(real);
+        self.statements(name, bytes, Builder::top);
+        self.open.pop();
+    }
+
+    /// Hands the outermost statements of a text to `each`, one at a time.
+    fn statements(
+        &mut self,
+        name: &Path,
+        bytes: &[u8],
+        mut each: impl FnMut(&mut Builder, &Statement<'_>) -> Checked<()>,
+    ) {
         // Comments may be in any encoding; strings are checked by the lexer.
-        let text = String::from_utf8_lossy(bytes).into_owned();
+        let text: Arc<str> = String::from_utf8_lossy(bytes).into();
         // The statements borrow from the text while errors are collected in `self`.
-        let shared: Arc<str> = text.as_str().into();
-        if let Some(file) = self.sources.add(name, text) {
-            match syntax::statements(&shared, file) {
-                Ok(statements) => self.top(&statements),
-                Err(problem) => {
-                    self.kind.get_or_insert(ErrorKind::Syntax);
-                    self.errors.push(problem);
-                }
+        if let Some(file) = self.sources.add(name, Arc::clone(&text)) {
+            let mut reader = Reader::of(&text, file);
+            loop {
+                let result = match reader.next() {
+                    Ok(None) => break,
+                    Ok(Some(st)) => each(self, &st),
+                    Err(problem) => {
+                        self.kind.get_or_insert(ErrorKind::Syntax);
+                        Err(problem)
+                    }
+                };
+                self.check(result);
             }
         } else {
             self.kind.get_or_insert(ErrorKind::Io);
@@ -124,25 +145,27 @@ impl Builder {
                 ..Problem::error(NOWHERE, "io", text)
             });
         }
-        self.open.pop();
     }
 
-    fn top(&mut self, statements: &[Statement<'_>]) {
-        for st in statements {
-            let result = match st.keyword() {
-                "global" => self.global(st),
-                "common" => self.common(st),
-                "resource" => self.resource(st),
-                "include" => self.include(st),
-                "skip" => Ok(()),
-                word if word.starts_with("require-drbd-module-version-") => {
-                    let mut w = Words::of(st);
-                    w.expect("a version").and_then(|_| w.end())
-                }
-                _ => Err(unknown(st, "global, common, resource, include or skip")),
-            };
-            self.check(result);
+    fn top(&mut self, st: &Statement<'_>) -> Checked<()> {
+        match st.keyword() {
+            "global" => self.global(st),
+            "common" => self.common(st),
+            "resource" => self.resource(st),
+            "include" => self.include(st),
+            "skip" => Ok(()),
+            word if word.starts_with("require-drbd-module-version-") => {
+                let mut w = Words::of(st);
+                w.expect("a version").and_then(|_| w.end())
+            }
+            _ => Err(unknown(st, "global, common, resource, include or skip")),
         }
+    }
+
+    /// The directory that names in a file are relative to.
+    fn directory(&self, file: u32) -> PathBuf {
+        let name = self.sources.name(file);
+        name.parent().unwrap_or(Path::new("")).to_owned()
     }
 
     fn include(&mut self, st: &Statement<'_>) -> Checked<()> {
@@ -150,12 +173,7 @@ impl Builder {
         let pattern = w.expect("a file name")?;
         w.end()?;
         let span = pattern.span;
-        let base = self
-            .sources
-            .name(span.file)
-            .parent()
-            .unwrap_or(Path::new(""))
-            .to_owned();
+        let base = self.directory(span.file);
         let full = base.join(&*pattern.text);
         let Some(full_text) = full.to_str() else {
             return Err(Problem::error(
@@ -209,24 +227,44 @@ impl Builder {
             let text = format!("more than {INCLUDE_DEPTH_MAX} files include each other");
             return Err(Problem::error(span, "include-depth", text));
         }
+        let bytes = self.read_file(path, span)?;
+        self.file(path, real, &bytes);
+        Ok(())
+    }
+
+    fn read_file(&mut self, path: &Path, span: Span) -> Checked<Vec<u8>> {
         // A pipe or device would not end.
         let read = match std::fs::metadata(path) {
             Ok(meta) if !meta.is_file() => Err(io::Error::other("not a regular file")),
             Ok(_) => std::fs::read(path),
             Err(e) => Err(e),
         };
-        match read {
-            Ok(bytes) => {
-                self.file(path, real, &bytes);
-                Ok(())
-            }
-            Err(e) => {
-                self.kind.get_or_insert(ErrorKind::Io);
-                let text = format!("{} cannot be read: {e}", path.display());
-                self.io.get_or_insert(e);
-                Err(Problem::error(span, "io", text))
-            }
+        read.map_err(|e| {
+            self.kind.get_or_insert(ErrorKind::Io);
+            let text = format!("{} cannot be read: {e}", path.display());
+            self.io.get_or_insert(e);
+            Problem::error(span, "io", text)
+        })
+    }
+
+    /// What a `template-file` has in its `common` section, which is all there may be in it.
+    fn template(&mut self, path: &Path, span: Span) -> Checked<Arc<Sections>> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if let Some(read) = self.templates.get(&real) {
+            return Ok(Arc::clone(read));
         }
+        let bytes = self.read_file(path, span)?;
+        let mut found = None;
+        self.statements(path, &bytes, |b, st| {
+            if st.keyword() != "common" || found.is_some() {
+                return Err(unknown(st, "one common section and nothing else"));
+            }
+            found = Some(b.common_sections(Words::of(st).block()?));
+            Ok(())
+        });
+        let sections = Arc::new(found.unwrap_or_default());
+        self.templates.insert(real, Arc::clone(&sections));
+        Ok(sections)
     }
 
     fn global(&mut self, st: &Statement<'_>) -> Checked<()> {
@@ -276,6 +314,11 @@ impl Builder {
             let text = "a second \"common\" section";
             return Err(Problem::error(st.span(), "duplicate-statement", text));
         }
+        self.common = self.common_sections(block);
+        Ok(())
+    }
+
+    fn common_sections(&mut self, block: &[Statement<'_>]) -> Sections {
         let mut sections = Sections::default();
         let mut seen = Seen::default();
         for st in block {
@@ -287,23 +330,17 @@ impl Builder {
             };
             self.check(result);
         }
-        self.common = sections;
-        Ok(())
+        sections
     }
 
     /// Hands down what is inherited, checks what has to agree, and ends.
     fn finish(mut self) -> Result<Config> {
         let mut drafts = std::mem::take(&mut self.drafts);
+        self.stacked(&mut drafts);
         for draft in &mut drafts {
             self.complete(draft);
         }
-        let minors = self.check_across(&drafts);
-        let minors = Arc::new(minors);
-        let mut resources = Vec::with_capacity(drafts.len());
-        for mut draft in drafts {
-            draft.resource.minors = Arc::clone(&minors);
-            resources.push(draft.resource);
-        }
+        self.check_across(&drafts);
         if !self.errors.is_empty() {
             let syntax = self.errors.iter().any(|p| p.code == "syntax");
             let other = if syntax {
@@ -316,19 +353,25 @@ impl Builder {
             let diagnostics = self.errors.into_iter().map(|p| p.locate(sources)).collect();
             return Err(Error::new(kind, diagnostics, self.io));
         }
-        self.warnings.extend(lint::resources(&resources));
-        let sources = &self.sources;
-        let warnings = self
-            .warnings
-            .into_iter()
-            .map(|p| p.locate(sources))
-            .collect();
+        let volumes = match self.refers {
+            true => complete::volumes_on_hosts(&drafts),
+            false => HashMap::new(),
+        };
+        let shared = Arc::new(Shared {
+            sources: self.sources,
+            volumes,
+        });
+        let resource = |draft: Draft| Resource {
+            shared: Arc::clone(&shared),
+            ..draft.resource
+        };
         Ok(Config {
             global: self.global,
             common: self.common,
-            resources,
-            sources: self.sources,
-            warnings,
+            resources: drafts.into_iter().map(resource).collect(),
+            shared,
+            noticed: self.warnings,
+            warnings: OnceLock::new(),
         })
     }
 }

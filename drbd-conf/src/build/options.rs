@@ -4,7 +4,7 @@ use super::Builder;
 use super::words::{Checked, Seen, Words, after, bad_value, unknown};
 use crate::error::Problem;
 use crate::lint;
-use crate::model::{Sections, Setting, Value};
+use crate::model::{After, Sections, Setting, Value};
 use crate::schema::{self, Kind as OptionKind, Section, Unit};
 use crate::syntax::Statement;
 
@@ -77,7 +77,7 @@ impl Builder {
                 "{} {{ {} {}; }}",
                 section.keyword(),
                 setting.name,
-                setting.raw
+                setting.raw()
             ));
             sections.get_mut(section).0.push(setting);
         }
@@ -119,8 +119,9 @@ impl Builder {
                     sections.stacked_timeouts = true;
                     Words::of(st).end()
                 }
-                // Lines of a plugin are not for us.
-                (Section::Proxy, "plugin") => Words::of(st).block().map(|_| ()),
+                (Section::Proxy, "plugin") => plugin(st).map(|lines| {
+                    sections.proxy_plugins = lines;
+                }),
                 (Section::Net, "discard-my-data" | "tentative") => {
                     let text = format!(
                         "\"{}\" is not a setting but a wish at connect",
@@ -193,34 +194,34 @@ impl Builder {
     ) -> Checked<Setting> {
         let spec = resolved.spec;
         let mut w = Words::of(st);
-        let done = |value: Value, raw: String| Setting {
+        let done = |value: Value, written: &str| Setting {
             section: spec.section,
             name: spec.name,
             value,
-            raw,
+            written: written.into(),
             span: st.span(),
         };
         if resolved.negated {
             w.end()?;
-            return Ok(done(Value::Flag(false), "no".into()));
+            return Ok(done(Value::Flag(false), ""));
         }
         if matches!(spec.kind, OptionKind::Flag) && w.peek().is_none() {
             w.end()?;
-            return Ok(done(Value::Flag(true), "yes".into()));
+            return Ok(done(Value::Flag(true), ""));
         }
         let token = match spec.kind {
             OptionKind::Flag => w.expect("\"yes\", \"no\" or \";\"")?,
-            _ => w.expect(&format!("a value for {}", spec.name))?,
+            _ => w.value_of(spec.name)?,
         };
-        let mut raw = token.text.to_string();
+        let text = &*token.text;
         let value = match spec.kind {
-            OptionKind::Flag | OptionKind::Ignored => match &*token.text {
+            OptionKind::Flag | OptionKind::Ignored => match text {
                 "yes" => Value::Flag(true),
                 "no" => Value::Flag(false),
                 _ => return Err(bad_value(token, "bad-value", "\"yes\", \"no\" or \";\"")),
             },
             OptionKind::Number { min, max, unit } => {
-                let Some(value) = schema::parse_number(&token.text, unit) else {
+                let Some(value) = schema::parse_number(text, unit) else {
                     let what = format!("a number for {}", spec.name);
                     return Err(bad_value(token, "bad-value", &what));
                 };
@@ -231,7 +232,7 @@ impl Builder {
                         _ => "",
                     };
                     let text = format!(
-                        "{} {raw} is out of range; {min} to {max}{unit} are possible",
+                        "{} {text} is out of range; {min} to {max}{unit} are possible",
                         spec.name
                     );
                     return Err(Problem::error(token.span, "out-of-range", text));
@@ -239,36 +240,60 @@ impl Builder {
                 Value::Number { value, unit }
             }
             OptionKind::Words(words) => {
+                let mut word = text.to_owned();
                 if spec.name == "protocol" {
-                    raw.make_ascii_uppercase();
+                    word.make_ascii_uppercase();
                 }
-                if !words.contains(&raw.as_str()) {
+                if !words.contains(&word.as_str()) {
                     let what = format!("one of {}", words.join(", "));
                     return Err(bad_value(token, "bad-value", &what));
                 }
-                Value::Word(raw.clone())
+                Value::Word(word)
             }
-            OptionKind::NumberOrWord(words) => match schema::parse_number(&token.text, Unit::One) {
+            OptionKind::NumberOrWord(words) => match schema::parse_number(text, Unit::One) {
                 Some(value @ 1..=32) => Value::Number {
                     value,
                     unit: Unit::One,
                 },
-                None if words.contains(&raw.as_str()) => Value::Word(raw.clone()),
+                None if words.contains(&text) => Value::Word(text.to_owned()),
                 _ => {
                     let what = format!("a number from 1 to 32 or one of {}", words.join(", "));
                     return Err(bad_value(token, "bad-value", &what));
                 }
             },
             OptionKind::Text(max) => {
-                if raw.len() > max {
-                    let text = format!("{} has {} bytes; {max} are possible", spec.name, raw.len());
+                if text.len() > max {
+                    let text =
+                        format!("{} has {} bytes; {max} are possible", spec.name, text.len());
                     return Err(Problem::error(token.span, "out-of-range", text));
                 }
-                Value::Text(raw.clone())
+                Value::Text(text.to_owned())
             }
-            OptionKind::Device => Value::After(after(token)?),
+            OptionKind::Device => {
+                let after = after(token)?;
+                self.refers |= matches!(after, After::Volume { .. });
+                Value::After(after)
+            }
         };
         w.end()?;
-        Ok(done(value, raw))
+        let written = match value {
+            Value::Number { .. } | Value::After(_) => text,
+            _ => "",
+        };
+        Ok(done(value, written))
     }
+}
+
+/// `plugin { WORD…; … }`: each line is for the proxy, as it is.
+fn plugin(st: &Statement<'_>) -> Checked<Vec<String>> {
+    let line = |st: &Statement<'_>| {
+        let words: Vec<&str> = st.words.iter().map(|w| &*w.text).collect();
+        Words {
+            statement: st,
+            at: words.len(),
+        }
+        .end()?;
+        Ok(words.join(" "))
+    };
+    Words::of(st).block()?.iter().map(line).collect()
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::words::{Checked, Seen, Words, address, bad_value, integer32, unknown};
+use super::words::{Checked, Seen, Words, address, address_at, bad_value, integer32, unknown};
 use super::{Builder, Draft};
 use crate::error::Problem;
 use crate::model::{Host, HostName, MetaDisk, Resource, Sections, Settings, Volume};
@@ -30,19 +30,18 @@ impl Builder {
                 sections: Sections::default(),
                 hosts: Vec::new(),
                 connections: Vec::new(),
-                location: self.sources.location(span),
+                template: None,
                 span,
-                minors: Arc::default(),
+                shared: Arc::default(),
             },
             volumes: Vec::new(),
             meshes: Vec::new(),
             template: None,
+            whole: true,
         };
         let mut seen = Seen::default();
         for st in block {
-            let mut sections = std::mem::take(&mut draft.resource.sections);
-            let handled = self.section(st, &mut sections, &mut seen);
-            draft.resource.sections = sections;
+            let handled = self.section(st, &mut draft.resource.sections, &mut seen);
             let result = match handled {
                 Some(result) => result,
                 None => self.resource_item(st, &mut draft, &mut seen),
@@ -90,7 +89,10 @@ impl Builder {
                 let mut w = Words::of(st);
                 let name = w.expect("a file name")?;
                 w.end()?;
-                draft.template = Some((name.text.to_string(), name.span));
+                seen.once("template-file", st.span())?;
+                let path = self.directory(name.span.file).join(&*name.text);
+                draft.template = Some(self.template(&path, name.span)?);
+                draft.resource.template = Some(PathBuf::from(&*name.text));
                 Ok(())
             }
             "ignore-on" => {
@@ -118,12 +120,15 @@ impl Builder {
             node_id: None,
             volumes: Vec::new(),
             options: Settings::default(),
-            proxy: false,
+            proxy: None,
             span: st.span(),
+            address_at: None,
+            lower: Vec::new(),
         };
         let block = match st.keyword() {
             "floating" => {
-                host.address = Some(address(&mut w)?);
+                let (address, at) = address_at(&mut w)?;
+                (host.address, host.address_at) = (Some(address), Some(at));
                 if w.peek().is_none() && matches!(st.body, Body::None) {
                     &[][..]
                 } else {
@@ -132,6 +137,7 @@ impl Builder {
             }
             "stacked-on-top-of" => {
                 host.name = HostName::StackedOnTopOf(w.expect("a resource")?.text.to_string());
+                self.refers = true;
                 w.block()?
             }
             _ => {
@@ -143,16 +149,24 @@ impl Builder {
                 w.block()?
             }
         };
-        for name in host.names() {
-            if draft
-                .resource
-                .hosts
+        let hosts = &draft.resource.hosts;
+        let taken = match &host.name {
+            HostName::On(names) => names
                 .iter()
-                .any(|h| h.names().contains(&name))
-            {
-                let text = format!("a second section for host \"{name}\"");
-                return Err(Problem::error(st.span(), "duplicate-host", text));
-            }
+                .find(|n| hosts.iter().any(|h| h.is_named(n)))
+                .cloned(),
+            HostName::Floating => host
+                .names()
+                .into_iter()
+                .find(|n| hosts.iter().any(|h| h.is_named(n))),
+            HostName::StackedOnTopOf(lower) => hosts
+                .iter()
+                .any(|h| h.name == host.name)
+                .then(|| lower.clone()),
+        };
+        if let Some(name) = taken {
+            let text = format!("a second section for host \"{name}\"");
+            return Err(Problem::error(st.span(), "duplicate-host", text));
         }
         let before = self.errors.len();
         let mut seen = Seen::default();
@@ -161,15 +175,9 @@ impl Builder {
             self.check(result);
         }
         // What is missing is only said if nothing else is wrong with the section.
-        if self.errors.len() == before
-            && host.address.is_none()
-            && draft.resource.connections.is_empty()
-        {
-            let text = format!("expected an \"address\" for {}", host.shown());
-            self.errors.push(
-                Problem::error(st.span(), "missing-statement", text)
-                    .remedy("address 10.0.0.1:7788;"),
-            );
+        draft.whole &= self.errors.len() == before;
+        if draft.resource.hosts.is_empty() {
+            draft.resource.hosts.reserve_exact(2);
         }
         draft.resource.hosts.push(host);
         Ok(())
@@ -190,7 +198,8 @@ impl Builder {
                     let text = "a floating host has its address in front of the block";
                     return Err(Problem::error(st.span(), "syntax", text));
                 }
-                host.address = Some(address(&mut w)?);
+                let (address, at) = address_at(&mut w)?;
+                (host.address, host.address_at) = (Some(address), Some(at));
                 w.end()
             }
             "alternate-link-address" => {
@@ -203,13 +212,18 @@ impl Builder {
                 w.end()
             }
             "proxy" => {
-                host.proxy = true;
-                self.proxy(st)
+                host.proxy = Some(Box::new(self.proxy(st)?));
+                Ok(())
             }
             "options" => {
                 let mut sections = Sections::default();
                 self.settings(Section::Options, w.block()?, &mut sections);
                 host.options = sections.options;
+                let text = "options of one host are taken by drbdadm and never used";
+                self.warnings.push(
+                    Problem::warning(st.span(), "host-options", text)
+                        .remedy("write them into the resource"),
+                );
                 Ok(())
             }
             "volume" => {
@@ -390,6 +404,7 @@ pub(super) const MIXED: &str = "\"volume\" blocks and device, disk or meta-disk 
 
 fn implicit_volume(volumes: &mut Vec<Volume>, span: Span) -> Checked<&mut Volume> {
     if volumes.is_empty() {
+        volumes.reserve_exact(1);
         volumes.push(empty_volume(0, true, span));
     }
     match &mut volumes[..] {
@@ -416,6 +431,9 @@ fn add_volume(volumes: &mut Vec<Volume>, volume: Volume) -> Checked<()> {
             Err(Problem::error(volume.span, "duplicate-statement", text))
         }
         Err(at) => {
+            if volumes.is_empty() {
+                volumes.reserve_exact(1);
+            }
             volumes.insert(at, volume);
             Ok(())
         }

@@ -1,6 +1,5 @@
 //! The words of a statement, and values made of them.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::error::Problem;
@@ -61,6 +60,17 @@ impl<'s, 'a> Words<'s, 'a> {
         found
     }
 
+    /// The next word or string, if it is not there named by what it is for.
+    pub(super) fn value_of(&mut self, name: &str) -> Checked<&'s Token<'a>> {
+        match self.peek() {
+            Some(token) if token.kind != Kind::Punctuation => {
+                self.at += 1;
+                Ok(token)
+            }
+            _ => Err(self.expected(&format!("a value for {name}"))),
+        }
+    }
+
     /// "expected …, found …" at the next word.
     pub(super) fn expected(&self, what: &str) -> Problem {
         match self.peek() {
@@ -85,8 +95,8 @@ impl<'s, 'a> Words<'s, 'a> {
         let last = self.at - 1;
         match (self.peek(), &self.statement.body) {
             (None, Body::None) => Ok(()),
-            (Some(t), _) => Err(missing_semicolon(&self.statement.words, last, &t.shown())),
-            (None, Body::Block(_)) => Err(missing_semicolon(&self.statement.words, last, "\"{\"")),
+            (Some(t), _) => Err(missing_semicolon(self.statement.words, last, &t.shown())),
+            (None, Body::Block(_)) => Err(missing_semicolon(self.statement.words, last, "\"{\"")),
         }
     }
 
@@ -165,8 +175,8 @@ pub(super) fn after(token: &Token<'_>) -> Checked<After> {
     })
 }
 
-/// `[ipv4|ipv6|sdp|ssocks|sci] ADDRESS:PORT`, IPv6 in brackets.
-pub(super) fn address(w: &mut Words<'_, '_>) -> Checked<Address> {
+/// `[ipv4|ipv6|sdp|ssocks|sci] ADDRESS:PORT`, IPv6 in brackets; and where ADDRESS is.
+pub(super) fn address_at(w: &mut Words<'_, '_>) -> Checked<(Address, Span)> {
     const WHAT: &str = "an address like 10.0.0.1:7788 or ipv6 [fd00::1]:7788";
     let family = match w.peek().map(|t| &*t.text) {
         Some("ipv4") => Some(Family::Ipv4),
@@ -180,16 +190,20 @@ pub(super) fn address(w: &mut Words<'_, '_>) -> Checked<Address> {
     }
     let family = family.unwrap_or(Family::Ipv4);
     let mut interface = None;
+    let at;
     let ip = if family == Family::Ipv6 {
         w.punctuation("[")?;
         let mut text = String::new();
-        let first = w.peek().map(|t| t.span);
+        let first = w.peek().map_or(w.statement.after, |t| t.span);
+        let mut last = first;
         while let Some(t) = w.next() {
             if t.kind == Kind::Punctuation && t.text == "]" {
                 break;
             }
             text.push_str(&t.text);
+            last = t.span;
         }
+        at = first.to(last);
         let (ip, scope) = match text.split_once('%') {
             Some((ip, scope)) => (ip, Some(scope.to_owned())),
             None => (text.as_str(), None),
@@ -198,13 +212,13 @@ pub(super) fn address(w: &mut Words<'_, '_>) -> Checked<Address> {
         match ip.parse::<Ipv6Addr>() {
             Ok(ip) => IpAddr::V6(ip),
             Err(_) => {
-                let at = first.unwrap_or(w.statement.after);
                 let text = format!("expected an IPv6 address, found \"{text}\"");
-                return Err(Problem::error(at, "bad-address", text));
+                return Err(Problem::error(first, "bad-address", text));
             }
         }
     } else {
         let token = w.expect(WHAT)?;
+        at = token.span;
         match token.text.parse::<Ipv4Addr>() {
             Ok(ip) => IpAddr::V4(ip),
             Err(_) => return Err(bad_value(token, "bad-address", WHAT)),
@@ -212,23 +226,33 @@ pub(super) fn address(w: &mut Words<'_, '_>) -> Checked<Address> {
     };
     w.punctuation(":")?;
     let port = port(w.expect("a port")?)?;
-    Ok(Address {
+    let address = Address {
         family,
         socket: SocketAddr::new(ip, port),
         interface,
-    })
+    };
+    Ok((address, at))
+}
+
+/// As [`address_at`], wherever it is.
+pub(super) fn address(w: &mut Words<'_, '_>) -> Checked<Address> {
+    address_at(w).map(|(address, _)| address)
 }
 
 /// What may stand in an `on`, `floating` or `stacked-on-top-of` block so far.
 #[derive(Default)]
-pub(super) struct Seen(HashMap<&'static str, Span>);
+pub(super) struct Seen([&'static str; 16]);
 
 impl Seen {
     pub(super) fn once(&mut self, what: &'static str, span: Span) -> Checked<()> {
-        if self.0.insert(what, span).is_some() {
+        if self.0.contains(&what) {
             let what = what.trim_end_matches(" {}");
             let text = format!("a second \"{what}\" in the same place");
             return Err(Problem::error(span, "duplicate-statement", text));
+        }
+        // There are fewer of them than places.
+        if let Some(free) = self.0.iter_mut().find(|s| s.is_empty()) {
+            *free = what;
         }
         Ok(())
     }

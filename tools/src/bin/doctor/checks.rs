@@ -139,7 +139,7 @@ impl<'a> Doctor<'a> {
                     if let Err(e) = r.for_node(&tree.name) {
                         let text = e.diagnostics()[0].message.clone();
                         let remedy = "the name after \"on\" has to be the node's host name";
-                        let at = vec![place(&r.location)];
+                        let at = vec![place(&r.location())];
                         let node = Some(tree.name.as_str());
                         self.add("unknown-node", Severity::Error, node, text, at, remedy);
                     }
