@@ -85,10 +85,12 @@ impl LogLine {
     /// liblxc writes on calls that succeed, too.
     pub(crate) fn is_cause(&self) -> bool {
         // 5.0.x, at every start of a container without a seccomp profile.
-        let noise = self
-            .message
-            .starts_with("Unsupported config key \"lxc.seccomp\"");
-        self.level >= LogLevel::Error && !noise
+        let seccomp = "Unsupported config key \"lxc.seccomp\"";
+        // 6.0.x, at every clone of a container that none depends on.
+        let dependants = "/lxc_rdepends";
+        self.level >= LogLevel::Error
+            && !self.message.starts_with(seccomp)
+            && !self.message.ends_with(dependants)
     }
 }
 

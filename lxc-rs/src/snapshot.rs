@@ -107,15 +107,20 @@ impl Container {
         let rootfs = self.rootfs()?;
         self.check_driver(CALL, rootfs.as_ref(), options.allow_copy)?;
         let nested = rootfs.and_then(|rootfs| rootfs.nested_subvolumes().ok());
-        let verb = Verb::Snapshot {
-            comment: options.comment.clone(),
-        };
-        let call = self.call(CALL, verb, deadline);
+        let call = self.call(CALL, Verb::Snapshot, deadline);
         let number = match run(&call)? {
             Ended::Reply(Reply::Number { number }, _) => number,
             ended => return self.outcome(&call, ended),
         };
         let mut snapshot = self.find_snapshot(CALL, &format!("snap{number}"))?;
+        if let Some(comment) = &options.comment {
+            let file = snapshot.dir.join("comment");
+            std::fs::write(&file, comment).map_err(|error| {
+                let detail = format!("the snapshot is there, but not {}", file.display());
+                self.io(CALL, &detail, error)
+            })?;
+            snapshot.comment = Some(comment.clone());
+        }
         if !options.allow_copy && !snapshot.is_subvolume() {
             let detail = format!("{} is no subvolume but a copy", snapshot.dir.display());
             return Err(self.error(CALL, ErrorKind::WrongDriver, detail));

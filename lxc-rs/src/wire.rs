@@ -178,7 +178,7 @@ wire_enum! {
         13 Reboot,
         /// Start in the foreground: the helper is the monitor until the end.
         14 Foreground { argv: Vec<Bytes> },
-        15 Snapshot { comment: Option<Bytes> },
+        15 Snapshot,
         16 SnapshotDestroy { snapshot: Bytes },
         17 Restore { restore: Restore },
         18 Clone { clone: Clone },

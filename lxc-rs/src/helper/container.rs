@@ -3,7 +3,6 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::ptr;
 
 use crate::os;
@@ -126,18 +125,10 @@ impl Container {
         os::free(list.cast());
     }
 
-    /// Takes a snapshot and says its number.
-    pub(crate) fn snapshot(&self, comment: Option<&[u8]>) -> Result<Reply, Failure> {
-        // liblxc copies a file; this one needs no name anywhere.
-        let file = comment
-            .map(os::memory_file)
-            .transpose()
-            .map_err(crate::internal)?;
-        let path = file
-            .as_ref()
-            .map(|file| crate::c_string(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes()));
-        let path = path.transpose()?;
-        let number = call!(self.0, snapshot(crate::pointer(&path)) else -1);
+    /// Takes a snapshot and says its number. A comment would be the path of a
+    /// file to copy, which liblxc 6.0 does not open through `/proc/self/fd`.
+    pub(crate) fn snapshot(&self) -> Result<Reply, Failure> {
+        let number = call!(self.0, snapshot(ptr::null()) else -1);
         if number < 0 {
             return Err(Failure::Call { code: number });
         }

@@ -165,9 +165,9 @@ fn serve(request: &Request, socket: &mut UnixStream) -> Result<Reply, Failure> {
             refuse_running(&container)?;
             yes(container.destroy_all())
         }
-        Verb::Snapshot { comment } => {
+        Verb::Snapshot => {
             refuse_running(&container)?;
-            container.snapshot(comment.as_deref())
+            container.snapshot()
         }
         Verb::SnapshotDestroy { snapshot } => yes(container.snapshot_destroy(&c_string(snapshot)?)),
         Verb::Restore { restore } => {

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_long, c_short, c_uint, c_ulong, c_void};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -29,7 +29,6 @@ unsafe extern "C" {
         to: *const c_char,
         flags: c_uint,
     ) -> c_int;
-    fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
     #[link_name = "free"]
     fn c_free(memory: *mut c_void);
 }
@@ -52,7 +51,6 @@ const SYS_PIDFD_OPEN: c_long = 434;
 const SYS_CLOSE_RANGE: c_long = 436;
 const CLOSE_RANGE_CLOEXEC: c_uint = 4;
 
-const MFD_CLOEXEC: c_uint = 1;
 const RENAME_EXCHANGE: c_uint = 2;
 
 /// `struct btrfs_ioctl_vol_args_v2`, linux/btrfs.h.
@@ -105,19 +103,6 @@ pub(crate) fn log_output() {
         // SAFETY: replaces standard output and error, which nothing here owns.
         unsafe { dup2(log.as_raw_fd(), number) };
     }
-}
-
-/// A file without a name that holds `content`.
-pub(crate) fn memory_file(content: &[u8]) -> io::Result<File> {
-    // SAFETY: reads a C string.
-    let fd = unsafe { memfd_create(c"lxc-rs".as_ptr(), MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: new, and nothing else owns it.
-    let mut file = unsafe { File::from_raw_fd(fd) };
-    file.write_all(content)?;
-    Ok(file)
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use lxc_rs::{AttachCommand, Container, ContainerName, CreateSpec, LxcPath, StartOptions};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use uml_lab::Lab;
+use uml_lab::{Lab, Node};
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -26,8 +25,12 @@ pub(crate) fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
         .packages(["attr", "btrfs-progs", "busybox-static", "lxc"])
         .node("node1", |node| node.disk("512M").memory("512M"))
         .start_for_test();
-    let Some(lab) = lab else { return };
-    let node = lab.node("node1");
+    if let Some(lab) = lab {
+        run_inner(&lab.node("node1"), tests, defaults);
+    }
+}
+
+pub(crate) fn run_inner(node: &Node, tests: &[&str], defaults: &[(&str, &str)]) {
     let only = std::env::var("LXC_RS_INNER").ok();
     let mut failed = Vec::new();
     for inner in tests {
@@ -37,11 +40,13 @@ pub(crate) fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
         }
         let begun = Instant::now();
         let ran = node.run_test_with(inner, |mut command| {
+            // What is kept for the next of its size would count as used.
+            command = command.env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
             for (name, value) in defaults {
                 let value = std::env::var(name).unwrap_or_else(|_| (*value).to_owned());
                 command = command.env(name, value);
             }
-            command.deadline(Duration::from_secs(1800))
+            command.deadline(Duration::from_secs(3600))
         });
         match ran {
             Ok(()) => println!("{inner} passed in {:?}", begun.elapsed()),
@@ -59,32 +64,35 @@ pub(crate) fn count(name: &str, usually: usize) -> usize {
     std::env::var(name).map_or(usually, |count| count.parse().unwrap())
 }
 
+/// Where the Btrfs for the containers is mounted.
+pub(crate) fn mounted() -> PathBuf {
+    std::env::var_os("LXC_RS_MOUNT").map_or_else(|| "/srv/lxc-rs".into(), PathBuf::from)
+}
+
 /// The Btrfs of this node, mounted, with an lxcpath of its own for each test.
 pub(crate) fn store(test: &str) -> LxcPath {
-    let mounted = Path::new("/srv/lxc-rs");
-    fs::create_dir_all(mounted).unwrap();
-    let is_btrfs = || statfs(mounted).unwrap().filesystem_type() == BTRFS_SUPER_MAGIC;
+    let mounted = mounted();
+    fs::create_dir_all(&mounted).unwrap();
+    let is_btrfs = || statfs(&mounted).unwrap().filesystem_type() == BTRFS_SUPER_MAGIC;
     if !is_btrfs() {
-        let disk = "/dev/ubda";
+        let disk = std::env::var_os("LXC_RS_DISK").unwrap_or_else(|| "/dev/ubda".into());
+        // It knows how to mount a file as well.
         let try_mount = || {
-            mount(
-                Some(disk),
-                mounted,
-                Some("btrfs"),
-                MsFlags::empty(),
-                None::<&str>,
-            )
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "btrfs"]).arg(&disk).arg(&mounted);
+            mount.output().unwrap().status.success()
         };
-        if try_mount().is_err() {
+        if !try_mount() {
             let made = Command::new("mkfs.btrfs")
-                .args(["-q", "-f", disk])
+                .args(["-q", "-f"])
+                .arg(&disk)
                 .output()
                 .unwrap();
             assert!(made.status.success(), "{made:?}");
-            try_mount().unwrap();
+            assert!(try_mount());
         }
     }
-    end_leftovers(mounted);
+    end_leftovers(&mounted);
     let dir = mounted.join(test);
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
@@ -290,6 +298,15 @@ pub(crate) fn no_children() {
         ),
         Err(Errno::ECHILD)
     );
+}
+
+/// Bytes that this program has from the C library, which its Rust takes its
+/// own from as well.
+pub(crate) fn allocated() -> usize {
+    // SAFETY: takes nothing and returns numbers.
+    #[allow(unsafe_code, reason = "nobody wraps it")]
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
 }
 
 /// What liblxc made for containers and monitors and has not removed.

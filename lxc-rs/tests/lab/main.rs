@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+mod deep;
 mod events;
 mod live;
 mod oracles;
@@ -30,6 +31,7 @@ use nix::unistd::Pid;
 /// What runs inside the node, one after the other: each is a process of its
 /// own, and some change what the others see.
 const INNER: &[&str] = &[
+    "inner_first_container",
     "inner_life",
     "inner_attach",
     "inner_config",
@@ -78,45 +80,55 @@ fn more_of_real_containers() {
     in_node(MORE, &[]);
 }
 
-/// A thousand lives of a container; nothing may be left of any.
-#[test]
-#[ignore = "deep: a thousand containers created, started, stopped, destroyed"]
-fn deep_cycles() {
-    in_node(&["inner_leaks"], &[("LXC_RS_ROUNDS", "1000")]);
-}
-
-/// Sixteen threads with a container each, for about a minute.
-#[test]
-#[ignore = "deep: sixteen threads for a minute"]
-fn deep_threads() {
-    in_node(
-        &["inner_threads"],
-        &[
-            ("LXC_RS_THREADS", "16"),
-            ("LXC_RS_ROUNDS", "4"),
-            ("LXC_RS_QUERIES", "2000"),
-        ],
-    );
-}
-
-/// A hundred containers, thirty of them up.
-#[test]
-#[ignore = "deep: a hundred containers"]
-fn deep_many() {
-    in_node(
-        &["oracles::inner_many"],
-        &[("LXC_RS_DEFINED", "100"), ("LXC_RS_RUNNING", "30")],
-    );
-}
-
-/// Unmounting right after the end, a hundred times where everybody has to wait.
-#[test]
-#[ignore = "deep: a hundred containers started and ended on a busy node"]
-fn deep_unmount() {
-    in_node(&["inner_unmount"], &[("LXC_RS_ROUNDS", "100")]);
-}
-
 // ---- inner tests
+
+/// The program of the README, at the paths that it names.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_first_container() {
+    let store = store("first");
+    let (place, image) = ("/srv/store1/containers", Path::new("/srv/images/debian"));
+    fs::create_dir_all(place).unwrap();
+    let (none, bind) = (None::<&str>, MsFlags::MS_BIND);
+    mount(Some(store.as_path()), place, none, bind, none).unwrap();
+    // A node may have a real one there.
+    if !image.exists() {
+        fs::create_dir_all(image).unwrap();
+        minimal(image).unwrap();
+        fs::remove_file(image.join("sbin/init")).unwrap();
+        let init = "#!/bin/sh\ntrap 'exit 0' PWR\nwhile :; do sleep 1; done\n";
+        fs::write(image.join("sbin/init"), init).unwrap();
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(image.join("sbin/init"), executable).unwrap();
+    }
+    let test = std::env::current_exe().unwrap();
+    let example = test
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("examples/first_container");
+    let said = oracle(example.to_str().unwrap(), &[]);
+    let source = include_str!("../../examples/first_container.rs");
+    let promised = source.split("//! ```text\n").nth(1).unwrap();
+    let promised = promised
+        .split("//! ```")
+        .next()
+        .unwrap()
+        .replace("//! ", "");
+    assert_eq!(said, promised);
+    assert_eq!(fs::read_dir(place).unwrap().count(), 0);
+    umount(place).unwrap();
+}
+
+#[test]
+fn the_readme_has_the_example() {
+    let (readme, example) = (
+        include_str!("../../README.md"),
+        include_str!("../../examples/first_container.rs"),
+    );
+    let code = &example[example.find("\nuse ").unwrap()..];
+    assert!(readme.contains(code), "{code}");
+}
 
 #[test]
 #[ignore = "runs inside a node"]
@@ -723,7 +735,7 @@ fn inner_create() {
 #[test]
 #[ignore = "runs inside a node"]
 fn inner_killed_victim() {
-    let store = LxcPath::new("/srv/lxc-rs/killed").unwrap();
+    let store = LxcPath::new(mounted().join("killed")).unwrap();
     let spec = spec(&name("m1")).populate(|rootfs: &Path| {
         minimal(rootfs)?;
         std::thread::sleep(LONG);
@@ -853,10 +865,14 @@ fn inner_leaks() {
     cycle();
     // Killed monitors of other tests have left some.
     let before = (descriptors(), cgroups());
+    let had = allocated();
     for _ in 0..count("LXC_RS_ROUNDS", 3) {
         cycle();
     }
     assert_eq!((descriptors(), cgroups()), before);
+    // However many: what is kept once is kept after the first.
+    let has = allocated();
+    assert!(has < had + (16 << 10), "{had} bytes before, {has} now");
     no_children();
     let helpers = processes().filter(|(_, line)| line.contains("lxc-rs-helper"));
     assert_eq!(helpers.count(), 0);
