@@ -14,6 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::container::{Container, exists, outcome, run};
 use crate::error::{Error, ErrorKind, Result};
+use crate::idmap::IdMap;
 use crate::rootfs::Rootfs;
 use crate::wire::{Edit, Verb};
 
@@ -310,6 +311,16 @@ pub(crate) fn unmet_needs(container: &Container) -> Vec<(ErrorKind, String)> {
             }
             unmet.push((ErrorKind::RootfsMissing, detail));
         }
+        if let Some(driver) = &rootfs.driver
+            && driver != "dir"
+            && idmapped(container)
+        {
+            let detail = format!(
+                "lxc.rootfs.options has idmap=, which liblxc does for driver dir only, not for {driver}: \
+                 own the files of the root file system by the ids outside, as a creation with lxc.idmap does"
+            );
+            unmet.push((ErrorKind::WrongDriver, detail));
+        }
     }
     for link in bridges(container) {
         if !exists(&Path::new("/sys/class/net").join(&link)) {
@@ -318,6 +329,29 @@ pub(crate) fn unmet_needs(container: &Container) -> Vec<(ErrorKind, String)> {
         }
     }
     unmet
+}
+
+/// Why the owner of the root file system is nobody inside: liblxc starts such
+/// a container, whose root cannot write and has no home.
+pub(crate) fn foreign_rootfs(container: &Container) -> Option<String> {
+    let lines = container.config_list("lxc.idmap").ok()?;
+    let map = IdMap::parse(lines.iter().map(|line| line.as_bytes())).ok()?;
+    let rootfs = container.rootfs().ok()??;
+    let owner = fs::metadata(&rootfs.path).ok()?.uid();
+    if map.is_empty() || map.has_user(owner) || idmapped(container) {
+        return None;
+    }
+    Some(format!(
+        "its root file system {} belongs to user {owner}, who is nobody inside by its lxc.idmap",
+        rootfs.path.display()
+    ))
+}
+
+/// Whether liblxc is to map the ids of the root file system when it mounts it.
+fn idmapped(container: &Container) -> bool {
+    let options = container.config_item("lxc.rootfs.options");
+    let options = options.ok().flatten().unwrap_or_default();
+    options.as_bytes().windows(6).any(|part| part == b"idmap=")
 }
 
 /// The bridges that the networks of a container are plugged into.

@@ -265,6 +265,7 @@ impl Container {
     ///
     /// [`ErrorKind::AlreadyRunning`], [`ErrorKind::RootfsMissing`],
     /// [`ErrorKind::BridgeMissing`], [`ErrorKind::PartialCreate`],
+    /// [`ErrorKind::WrongDriver`], [`ErrorKind::NotMapped`],
     /// [`ErrorKind::ConfigRejected`] for an item of the options,
     /// [`ErrorKind::NoPermission`], or [`ErrorKind::Refused`]; each with what
     /// liblxc logged.
@@ -298,7 +299,8 @@ impl Container {
         }
     }
 
-    /// Refuses what would start on the host's own root.
+    /// Refuses what would start on the host's own root, or on one that is
+    /// nobody's inside.
     pub(crate) fn check_start(&self, call: &'static str, options: &StartOptions) -> Result<()> {
         partial::refuse(call, &self.lxcpath, &self.name)?;
         let names_rootfs =
@@ -310,6 +312,11 @@ impl Container {
             let detail = "its configuration names no root file system, and liblxc would run init on this \
                 machine's own (is the file empty or cut off?)";
             return Err(self.error(call, ErrorKind::RootfsMissing, detail));
+        }
+        if !options.foreign_rootfs
+            && let Some(detail) = config::foreign_rootfs(self)
+        {
+            return Err(self.error(call, ErrorKind::NotMapped, detail));
         }
         Ok(())
     }
@@ -500,6 +507,7 @@ pub struct StartOptions {
     argv: Vec<Vec<u8>>,
     edits: Vec<Edit>,
     host_rootfs: bool,
+    foreign_rootfs: bool,
 }
 
 impl StartOptions {
@@ -531,6 +539,15 @@ impl StartOptions {
     /// configuration that was emptied by a crash looks just like that.
     pub fn host_rootfs(mut self) -> Self {
         self.host_rootfs = true;
+        self
+    }
+
+    /// Allows a start of a container with `lxc.idmap` on a root file system
+    /// whose owner is nobody inside, so that its root cannot change it. Without
+    /// this it is refused: most often it is a tree that was not given to the
+    /// ids outside ([`Container::create`] does that).
+    pub fn foreign_rootfs(mut self) -> Self {
+        self.foreign_rootfs = true;
         self
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config;
 use crate::container::{Container, Ended, Nothing, broken, ended, exists, outcome};
 use crate::error::{Error, ErrorKind, Result};
+use crate::idmap::IdMap;
 use crate::partial;
 use crate::path::{ContainerName, LxcPath};
 use crate::rootfs;
@@ -92,6 +93,9 @@ impl Container {
     /// [`Container::open`] says so. When this returns, the root file system
     /// and the configuration are on disk.
     ///
+    /// With `lxc.idmap` what fills the root file system sees ids as they are
+    /// inside; then everything is given to those who stand for them outside.
+    ///
     /// The deadline is looked at between the steps: what fills the root file
     /// system is not interrupted.
     ///
@@ -99,8 +103,9 @@ impl Container {
     ///
     /// [`ErrorKind::NotBtrfs`]; [`ErrorKind::AlreadyDefined`] if anything has
     /// that name; [`ErrorKind::ConfigRejected`]; [`ErrorKind::Populate`] with
-    /// the cause as its source; [`ErrorKind::Unsupported`] for `lxc.idmap` and
-    /// for a root file system of one's own. After an error nothing is left.
+    /// the cause as its source; [`ErrorKind::InvalidInput`] for an `lxc.idmap`
+    /// that is none; [`ErrorKind::Unsupported`] for a root file system of one's
+    /// own. After an error nothing is left.
     ///
     /// # Privileges
     ///
@@ -139,7 +144,7 @@ impl Container {
                 .push(set("lxc.uts.name", OsStr::new(name.as_str())));
         }
         for (key, value) in &config {
-            if key == "lxc.rootfs.path" || key == "lxc.idmap" {
+            if key == "lxc.rootfs.path" {
                 let detail = format!("a container cannot be created with {key} here");
                 return Err(call.error(ErrorKind::Unsupported, detail));
             }
@@ -150,8 +155,15 @@ impl Container {
                 let detail = format!("{key:?} or its value has a NUL byte or newline in it");
                 return Err(call.error(ErrorKind::InvalidInput, detail));
             }
+            if key == "lxc.idmap" {
+                // liblxc would create it as those who stand for its users.
+                continue;
+            }
             call.edits.push(set(key, value));
         }
+        let ids = || config.iter().filter(|(key, _)| key == "lxc.idmap");
+        let map = IdMap::parse(ids().map(|(_, value)| value.as_bytes()))
+            .map_err(|error| call.error(ErrorKind::InvalidInput, error.to_string()))?;
         if let Some(source) = &tree
             && !source.is_dir()
         {
@@ -165,11 +177,17 @@ impl Container {
             if let Some(populate) = populate {
                 populate(rootfs)?;
             }
+            if !map.is_empty() {
+                tree::shift(rootfs, &map)?;
+            }
             Ok(())
         };
         let created = conduct(&call, fill);
         let result = created.and_then(|outcome| match outcome {
-            Outcome::Done(Configured(text)) => {
+            Outcome::Done(Configured(mut text)) => {
+                for (_, value) in ids() {
+                    text.extend([b"lxc.idmap = ", value.as_bytes(), b"\n"].concat());
+                }
                 // Without the comments about a template nobody chose, and on disk.
                 config::replace_with(&dir.join("config"), &text)
                     .and_then(|()| File::open(lxcpath.as_path())?.sync_all())

@@ -52,8 +52,11 @@ pub enum ErrorKind {
     RootfsMissing,
     /// The directory is not on a Btrfs file system.
     NotBtrfs,
-    /// The root file system is a Btrfs subvolume named without `btrfs:`.
+    /// The root file system is a Btrfs subvolume named without `btrfs:`, or
+    /// its driver cannot do what the configuration wants.
     WrongDriver,
+    /// The owner of the root file system is nobody inside, by `lxc.idmap`.
+    NotMapped,
     /// The bridge that the configuration names does not exist.
     BridgeMissing,
     /// Snapshots depend on the container.

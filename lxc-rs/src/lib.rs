@@ -53,6 +53,7 @@ mod create;
 mod error;
 mod events;
 mod foreground;
+mod idmap;
 pub mod layout;
 mod list;
 mod live;

@@ -1,10 +1,11 @@
-//! Copying a directory tree, with everything a root file system depends on.
+//! Copying a directory tree, with everything a root file system depends on, and
+//! giving it to other owners.
 #![allow(
     unsafe_code,
     reason = "extended attributes and the clone ioctl have no wrapper in nix"
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
+
+use crate::idmap::IdMap;
 
 /// Copies what is in `from` into the existing directory `to`. Does not follow
 /// symbolic links and does not cross into other file systems mounted below.
@@ -121,30 +124,127 @@ fn attributes(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
 }
 
 fn extended(from: &Path, to: &Path) -> io::Result<()> {
-    let (from, to) = (c_path(from)?, c_path(to)?);
+    for (name, value) in attributes_of(from)? {
+        set_attribute(to, &name, &value)?;
+    }
+    Ok(())
+}
+
+fn attributes_of(path: &Path) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    let path = c_path(path)?;
     let names = match grow(|buffer| {
         // SAFETY: a C string, and a buffer that is as long as is said.
-        unsafe { libc::llistxattr(from.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+        unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
     }) {
         Ok(names) => names,
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    for name in names.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else {
-            continue;
-        };
-        let value = grow(|buffer| {
-            let data = buffer.as_mut_ptr().cast();
-            // SAFETY: two C strings, and a buffer that is as long as is said.
-            unsafe { libc::lgetxattr(from.as_ptr(), name.as_ptr(), data, buffer.len()) }
-        })?;
-        let data = value.as_ptr().cast();
-        // SAFETY: two C strings, and data that is as long as is said.
-        let set = unsafe { libc::lsetxattr(to.as_ptr(), name.as_ptr(), data, value.len(), 0) };
-        if set != 0 {
-            return Err(io::Error::last_os_error());
+    let names = names.split_inclusive(|byte| *byte == 0);
+    names
+        .filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+        .map(|name| {
+            let value = grow(|buffer| {
+                let data = buffer.as_mut_ptr().cast();
+                // SAFETY: two C strings, and a buffer that is as long as is said.
+                unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), data, buffer.len()) }
+            })?;
+            Ok((name.to_owned(), value))
+        })
+        .collect()
+}
+
+fn set_attribute(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = c_path(path)?;
+    let data = value.as_ptr().cast();
+    // SAFETY: two C strings, and data that is as long as is said.
+    let set = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), data, value.len(), 0) };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Gives all files of a tree, subvolumes inside included, to those who stand
+/// for their owners outside: owners, groups, access lists and capabilities.
+pub(crate) fn shift(root: &Path, map: &IdMap) -> io::Result<()> {
+    let mut seen = HashSet::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let meta = fs::symlink_metadata(&path).map_err(at(&path))?;
+        if meta.is_dir() {
+            for entry in fs::read_dir(&path).map_err(at(&path))? {
+                todo.push(entry.map_err(at(&path))?.path());
+            }
         }
+        // A file of several names is shifted once.
+        if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), meta.ino())) {
+            continue;
+        }
+        shift_one(&path, &meta, map).map_err(at(&path))?;
+    }
+    Ok(())
+}
+
+fn shift_one(path: &Path, meta: &Metadata, map: &IdMap) -> io::Result<()> {
+    let unmapped = |id| io::Error::other(format!("lxc.idmap has nobody for its owner {id}"));
+    let owner = map.user(meta.uid()).ok_or_else(|| unmapped(meta.uid()))?;
+    let group = map.group(meta.gid()).ok_or_else(|| unmapped(meta.gid()))?;
+    let attributes = attributes_of(path)?;
+    // This takes set-user-id bits and capabilities away.
+    lchown(path, Some(owner), Some(group))?;
+    if !meta.file_type().is_symlink() {
+        fs::set_permissions(path, meta.permissions())?;
+    }
+    for (name, mut value) in attributes {
+        match name.to_bytes() {
+            b"security.capability" => shift_capability(&mut value, map)?,
+            b"system.posix_acl_access" | b"system.posix_acl_default" => {
+                shift_access_list(&mut value, map)?;
+            }
+            _ => continue,
+        }
+        set_attribute(path, &name, &value)?;
+    }
+    Ok(())
+}
+
+/// `struct vfs_ns_cap_data`, linux/capability.h: capabilities that hold in the
+/// namespace whose root is the user at the end.
+fn shift_capability(value: &mut Vec<u8>, map: &IdMap) -> io::Result<()> {
+    const REVISION: u32 = 0xff00_0000;
+    const OF_ALL: u32 = 0x0200_0000;
+    const OF_NAMESPACE: u32 = 0x0300_0000;
+    let head = value.first_chunk().copied().map(u32::from_le_bytes);
+    let Some(head) = head.filter(|head| head & REVISION == OF_ALL && value.len() == 20) else {
+        return Err(io::Error::other("its capabilities are of another revision"));
+    };
+    let root = map.user(0).ok_or(io::ErrorKind::InvalidInput)?;
+    let head = head & !REVISION | OF_NAMESPACE;
+    value.splice(..4, head.to_le_bytes());
+    value.extend(root.to_le_bytes());
+    Ok(())
+}
+
+/// `struct posix_acl_xattr_entry`, linux/posix_acl_xattr.h, after four bytes of
+/// version: tag, rights, and the id of a named user or group.
+fn shift_access_list(value: &mut [u8], map: &IdMap) -> io::Result<()> {
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    let (entries, _) = value.get_mut(4..).unwrap_or_default().as_chunks_mut::<8>();
+    for [tag0, tag1, _, _, id @ ..] in entries {
+        let inside = u32::from_le_bytes(*id);
+        let outside = match u16::from_le_bytes([*tag0, *tag1]) {
+            USER => map.user(inside),
+            GROUP => map.group(inside),
+            _ => continue,
+        };
+        let outside = outside.ok_or_else(|| {
+            io::Error::other(format!(
+                "lxc.idmap has nobody for {inside} in its access list"
+            ))
+        })?;
+        *id = outside.to_le_bytes();
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod events;
 mod live;
 mod oracles;
 mod snapshots;
+mod unprivileged;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -73,6 +74,7 @@ const MORE: &[&str] = &[
     "live::inner_bad_input",
     "events::inner_events",
     "oracles::inner_oracles",
+    "unprivileged::inner_unprivileged",
 ];
 
 #[test]

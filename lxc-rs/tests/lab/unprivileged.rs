@@ -1,0 +1,206 @@
+//! Containers whose root is nobody outside.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::path::Path;
+use std::process::Command;
+
+use lxc_rs::{
+    CloneOptions, Container, CreateSpec, ErrorKind, LxcPath, RestoreOptions, SnapshotOptions,
+    StartOptions, State,
+};
+
+use crate::common::*;
+
+const IDS: [&str; 2] = ["u 0 100000 65536", "g 0 100000 65536"];
+
+/// As the others, and with ids of its own.
+fn mapped(called: &str) -> CreateSpec<'static> {
+    let spec = spec(&name(called));
+    IDS.iter()
+        .fold(spec, |spec, ids| spec.config("lxc.idmap", *ids))
+}
+
+/// What only shows with real owners: a set-user-id file, capabilities, an
+/// access list, a file of two names, a file of somebody else.
+fn furnish(rootfs: &Path) -> std::io::Result<()> {
+    minimal(rootfs)?;
+    for file in ["su", "capable", "listed", "first", "seven"] {
+        fs::copy("/bin/busybox", rootfs.join("root").join(file))?;
+    }
+    let root = rootfs.join("root");
+    lchown(root.join("seven"), Some(7), Some(8))?;
+    fs::hard_link(root.join("first"), root.join("second"))?;
+    fs::set_permissions(root.join("su"), fs::Permissions::from_mode(0o4755))?;
+    // cap_net_raw, effective; and a user 7 who may read.
+    for (file, attribute, value) in [
+        (
+            "capable",
+            "security.capability",
+            "0x0100000200200000000000000000000000000000",
+        ),
+        (
+            "listed",
+            "system.posix_acl_access",
+            "0x0200000001000600ffffffff020004000700000004000400ffffffff10000400ffffffff20000400ffffffff",
+        ),
+    ] {
+        let set = ["-n", attribute, "-v", value];
+        let set = Command::new("setfattr")
+            .args(set)
+            .arg(root.join(file))
+            .status()?;
+        assert!(set.success());
+    }
+    Ok(())
+}
+
+fn attribute(file: &Path, attribute: &str) -> String {
+    let file = file.to_str().unwrap();
+    let hex = oracle(
+        "getfattr",
+        &["--absolute-names", "-e", "hex", "-n", attribute, file],
+    );
+    hex.trim().rsplit('=').next().unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_unprivileged() {
+    let store = store("unprivileged");
+    let ranges = "root:100000:65536\n";
+    fs::write("/etc/subuid", ranges).unwrap();
+    fs::write("/etc/subgid", ranges).unwrap();
+    let made = Container::create(&store, mapped("m1").populate(furnish), LONG);
+    let m1 = made.unwrap().done().unwrap();
+    assert_eq!(m1.config_list("lxc.idmap").unwrap(), IDS);
+    let root = m1.dir().join("rootfs/root");
+    let owner = |file: &str| {
+        let meta = fs::symlink_metadata(root.join(file)).unwrap();
+        (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+    };
+    assert_eq!(owner("../sbin/init"), (100_000, 100_000, 0o777));
+    assert_eq!(owner("su"), (100_000, 100_000, 0o4755));
+    assert_eq!(owner("second"), (100_000, 100_000, 0o755));
+    assert_eq!(owner("seven"), (100_007, 100_008, 0o755));
+    // Its own root's capabilities, 100000, and user 100007.
+    let capability = attribute(&root.join("capable"), "security.capability");
+    assert_eq!(
+        capability,
+        "0x0100000300200000000000000000000000000000a0860100"
+    );
+    let listed = attribute(&root.join("listed"), "system.posix_acl_access");
+    assert!(listed.contains("02000400a7860100"), "{listed}");
+
+    start(&m1);
+    let init = m1.init_pid().unwrap().unwrap();
+    let map = fs::read_to_string(format!("/proc/{init}/uid_map")).unwrap();
+    let map: Vec<_> = map.split_whitespace().collect();
+    assert_eq!(map, ["0", "100000", "65536"]);
+    assert_eq!(
+        fs::metadata(format!("/proc/{init}")).unwrap().uid(),
+        100_000
+    );
+    assert_eq!(
+        sh(
+            &m1,
+            "id -u; echo x >/tmp/made; busybox stat -c %u /root/seven"
+        ),
+        "0\n7"
+    );
+    assert_eq!(owner("../tmp/made").0, 100_000);
+    assert_eq!(
+        sh(
+            &m1,
+            "busybox mknod /dev/mine b 8 0 2>/dev/null && echo made; true"
+        ),
+        ""
+    );
+    let path = store.as_path().to_str().unwrap();
+    let listed = oracle("lxc-ls", &["-P", path, "-f", "-F", "NAME,UNPRIVILEGED"]);
+    assert_eq!(
+        listed.split_whitespace().skip(2).collect::<Vec<_>>(),
+        ["m1", "true"]
+    );
+    m1.freeze(LONG).unwrap().done().unwrap();
+    assert_eq!(m1.state().unwrap(), State::Frozen);
+    m1.unfreeze(LONG).unwrap().done().unwrap();
+    m1.shutdown(LONG).unwrap().done().unwrap();
+
+    // It is as one with everything that is done to a stopped one.
+    let snapshot = m1
+        .snapshot(&SnapshotOptions::new(), LONG)
+        .unwrap()
+        .done()
+        .unwrap();
+    assert!(snapshot.is_subvolume());
+    fs::remove_file(root.join("seven")).unwrap();
+    let plain = RestoreOptions::new();
+    m1.restore_snapshot("snap0", &plain, LONG)
+        .unwrap()
+        .done()
+        .unwrap();
+    assert_eq!(owner("seven").0, 100_007);
+    let m2 = m1.clone_to(name("m2"), &CloneOptions::new(), LONG);
+    let m2 = m2.unwrap().done().unwrap();
+    start(&m2);
+    assert_eq!(sh(&m2, "id -u; busybox stat -c %u /root/seven"), "0\n7");
+    stop(&m2);
+    m2.destroy(LONG).unwrap().done().unwrap();
+    let m3 = m1.rename(name("m3"), LONG).unwrap().done().unwrap();
+    start(&m3);
+    stop(&m3);
+    m3.destroy_with_snapshots(LONG).unwrap().done().unwrap();
+
+    refusals(&store);
+}
+
+/// What liblxc lets run as it should not, or refuses without saying why.
+fn refusals(store: &LxcPath) {
+    let error = |spec| Container::create(store, spec, LONG).unwrap_err();
+    let bad = error(mapped("m1").config("lxc.idmap", "u 0 many"));
+    assert_eq!(bad.kind(), ErrorKind::InvalidInput, "{bad}");
+    assert!(bad.to_string().contains("u 0 many"), "{bad}");
+    let strange = |rootfs: &Path| {
+        minimal(rootfs)?;
+        lchown(rootfs.join("root"), Some(70_000), Some(0))
+    };
+    let bad = error(mapped("m1").populate(strange));
+    assert_eq!(bad.kind(), ErrorKind::Populate, "{bad}");
+    assert!(bad.to_string().contains("rootfs/root: ") && bad.to_string().contains("70000"));
+    assert_eq!(fs::read_dir(store.as_path()).unwrap().count(), 0);
+
+    // A tree whose owner is nobody inside.
+    let m1 = create(store, "m1");
+    let text = fs::read_to_string(m1.config_file()).unwrap();
+    let [users, groups] = IDS.map(|ids| format!("lxc.idmap = {ids}\n"));
+    let configured = |more: &str| {
+        fs::write(m1.config_file(), format!("{text}{users}{groups}{more}")).unwrap();
+        Container::open(store, "m1").unwrap()
+    };
+    let foreign = configured("");
+    let error = foreign.start(&StartOptions::new(), LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotMapped, "{error}");
+    assert!(error.to_string().contains("belongs to user 0"), "{error}");
+    let options = StartOptions::new().foreign_rootfs();
+    foreign.start(&options, LONG).unwrap().done().unwrap();
+    assert_eq!(
+        sh(
+            &foreign,
+            "busybox stat -c %u /; echo x 2>&- >/tmp/made || echo no"
+        ),
+        "65534\nno"
+    );
+    stop(&foreign);
+    // liblxc maps ids of a mount for directories only.
+    let options = "lxc.rootfs.options = idmap=container\n";
+    let error = configured(options)
+        .start(&StartOptions::new(), LONG)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongDriver, "{error}");
+    assert!(
+        error.to_string().contains("driver dir only, not for btrfs"),
+        "{error}"
+    );
+    m1.destroy(LONG).unwrap().done().unwrap();
+}
