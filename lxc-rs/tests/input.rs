@@ -124,21 +124,19 @@ fn queries_need_no_node() {
     }
 }
 
-/// Every call that runs in this process, watched for reads beyond the end and
+/// Every call that runs in this process and needs no container that runs, watched for reads beyond the end and
 /// for memory that nobody gives back.
 #[test]
 #[ignore = "deep: needs valgrind"]
 fn deep_valgrind() {
-    // liblxc keeps the system's items per thread, and does not free them with it.
-    let known = "{\n per thread\n Memcheck:Leak\n match-leak-kinds: definite\n fun:malloc\n fun:strdup\n \
-        obj:*/liblxc.so*\n fun:*global_item*\n}\n";
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("known");
-    fs::write(&file, known).unwrap();
     let output = Command::new("valgrind")
         .args(["-q", "--error-exitcode=99", "--leak-check=full"])
         .arg("--errors-for-leak-kinds=definite")
-        .arg(format!("--suppressions={}", file.display()))
+        .arg(concat!(
+            "--suppressions=",
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/valgrind.supp"
+        ))
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "queries_need_no_node", "--test-threads=1"])
         .output();

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use lxc_rs::partial;
 use lxc_rs::{
-    CloneOptions, Container, ErrorKind, LxcPath, RestoreOptions, SnapshotOptions, list, names,
+    CloneOptions, Container, ErrorKind, LxcPath, RestoreOptions, SnapshotOptions, State, active,
+    list, names, states,
 };
 use uml_lab::{Disk, Lab};
 
@@ -41,27 +42,110 @@ fn deep_threads() {
 fn deep_threads_on_this_machine() {
     let processors = std::thread::available_parallelism().unwrap().get();
     assert!(processors > 1, "there is one processor, as in a node");
+    let mut set = THREADS.to_vec();
+    // A node takes its time; here are many rounds in a minute.
+    set.push(("LXC_RS_ROUNDS", "80"));
+    on_this_machine("inner_threads", &set);
+}
+
+/// Runs an inner test as root of this machine, on a Btrfs in a file.
+fn on_this_machine(test: &str, set: &[(&str, &str)]) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (disk, mounted) = (dir.path().join("disk"), dir.path().join("mounted"));
     fs::File::create(&disk).unwrap().set_len(2 << 30).unwrap();
     // What is mounted goes with the namespace; the loop device with the mount.
     let mut run = Command::new("unshare");
     run.arg("-m").arg(std::env::current_exe().unwrap());
-    run.args([
-        "--exact",
-        "inner_threads",
-        "--include-ignored",
-        "--nocapture",
-    ]);
+    run.args(["--exact", test, "--include-ignored", "--nocapture"]);
     run.env("LXC_RS_DISK", &disk).env("LXC_RS_MOUNT", &mounted);
-    // A node takes its time; here are many rounds in a minute.
-    run.envs(THREADS.iter().copied()).env("LXC_RS_ROUNDS", "80");
-    assert!(run.status().unwrap().success());
+    assert!(run.envs(set.iter().copied()).status().unwrap().success());
     let left = format!(" {}/", mounted.display());
-    let left: Vec<_> = processes()
-        .filter(|(_, line)| line.contains(&left))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    let left = processes().filter(|(_, line)| line.contains(&left));
+    assert_eq!(left.collect::<Vec<_>>(), []);
+}
+
+/// Every call that runs in the calling process, on a container that runs,
+/// watched for reads beyond the end and for memory that nobody gives back.
+#[test]
+#[ignore = "deep: as the one before, and valgrind"]
+fn deep_valgrind_of_a_running_container() {
+    on_this_machine("deep::inner_watched", &[]);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_watched() {
+    let store = store("watched");
+    let spec = spec(&name("m1"))
+        .config("lxc.tty.max", "2")
+        .config("lxc.pty.max", "16")
+        .config("lxc.console.buffer.size", "65536");
+    let m1 = Container::create(&store, spec, LONG).unwrap();
+    let m1 = m1.done().unwrap();
+    start(&m1);
+    sh(&m1, "echo printed >/dev/console");
+    let output = Command::new("valgrind")
+        .args(["-q", "--error-exitcode=99", "--leak-check=full"])
+        .args([
+            "--show-leak-kinds=definite",
+            "--errors-for-leak-kinds=definite",
+        ])
+        .arg(concat!(
+            "--suppressions=",
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/valgrind.supp"
+        ))
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "deep::inner_queries",
+            "--include-ignored",
+            "--test-threads=1",
+        ])
+        .env("LXC_RS_STORE", store.as_path())
+        .output();
+    let output = output.unwrap_or_else(|error| panic!("valgrind cannot be run: {error}"));
+    stop(&m1);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{wrong}"
+    );
+}
+
+/// What valgrind watches: the helper, which it could not run, is not used.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_queries() {
+    let store = LxcPath::new(std::env::var_os("LXC_RS_STORE").unwrap()).unwrap();
+    let m1 = list(&store).unwrap().remove(0).container.unwrap();
+    for _ in 0..3 {
+        assert_eq!(m1.state().unwrap(), State::Running);
+        assert!(m1.init_pid().unwrap().is_some() && m1.init_pidfd().unwrap().is_some());
+        assert_eq!(
+            m1.running_config_item("lxc.uts.name").unwrap().unwrap(),
+            "m1"
+        );
+        assert_eq!(m1.running_config_item("lxc.hook.stop").unwrap(), None);
+        assert!(m1.may_control() && m1.is_defined());
+        // Which there are is the machine's to say.
+        let items = ["cgroup.procs", "pids.current", "memory.stat", "cpu.stat"];
+        assert!(items.iter().any(|key| m1.cgroup_item(key).is_ok()));
+        assert_eq!(
+            m1.cgroup_item("no.such").unwrap_err().kind(),
+            ErrorKind::NoCgroupItem
+        );
+        assert_eq!(m1.console(None).unwrap().number(), 1);
+        let _ = m1.console_log(3, false).unwrap();
+        let _ = m1.console_log(4096, true).unwrap();
+        drop(m1.devpts_fd().unwrap());
+        let _ = m1.seccomp_notify_fd().unwrap_err();
+        let _ = m1.set_answer_timeout(Some(LONG));
+        assert_eq!(active(&store).unwrap().len(), 1);
+        let states = states(&store).unwrap();
+        assert!(matches!(states[..], [(_, Ok(State::Running))]));
+    }
 }
 
 /// A hundred containers, thirty of them up.
@@ -79,6 +163,15 @@ fn deep_many() {
 #[ignore = "deep: a hundred containers started and ended on a busy node"]
 fn deep_unmount() {
     in_node(&["inner_unmount"], &[("LXC_RS_ROUNDS", "100")]);
+}
+
+const CONTROLS: &[&str] = &["controls::inner_controls"];
+
+/// The traps are there.
+#[test]
+#[ignore = "deep: nothing of this crate"]
+fn deep_controls() {
+    in_node(CONTROLS, &[]);
 }
 
 /// Everything that is seen with the usual node's liblxc, with that of Debian 13,
@@ -104,7 +197,7 @@ fn deep_debian_13() {
         .start_for_test();
     let Some(lab) = lab else { return };
     let node = lab.node("node1");
-    let tests = [&["deep::inner_is_liblxc_6"], INNER, MORE].concat();
+    let tests = [&["deep::inner_is_liblxc_6"], CONTROLS, INNER, MORE].concat();
     run_inner(&node, &tests, &[]);
 }
 

@@ -371,7 +371,7 @@ fn inner_foreground() {
     let store = store("foreground");
     let m1 = configured(&store, "m1", &[("lxc.console.buffer.size", "65536")]);
     let run = |script: &str| StartOptions::new().command(["/bin/sh", "-c", script]);
-    let waits = "trap 'exit 7' USR1; while :; do sleep 1; done";
+    let waits = "trap 'exit 7' USR1; sleep 100000 & wait";
     let mut running = m1.start_foreground(&run(waits), LONG).unwrap();
     assert_eq!(m1.state().unwrap(), State::Running);
     assert_eq!(running.wait(Duration::ZERO).unwrap(), None);
@@ -479,7 +479,7 @@ fn inner_attach_options() {
     // One that goes on, on descriptors of the caller's.
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = || std::os::fd::OwnedFd::from(fs::File::open("/dev/null").unwrap());
-    let script = "trap 'echo heard; exit 5' HUP; echo ready; while :; do sleep 1; done";
+    let script = "trap 'echo heard; exit 5' HUP; echo ready; sleep 100000 >/dev/null & wait";
     let mut child = m2
         .attach_spawn(
             &AttachCommand::shell(script),

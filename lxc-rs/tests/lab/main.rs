@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+mod controls;
 mod deep;
 mod events;
 mod live;
@@ -98,7 +99,7 @@ fn inner_first_container() {
         fs::create_dir_all(image).unwrap();
         minimal(image).unwrap();
         fs::remove_file(image.join("sbin/init")).unwrap();
-        let init = "#!/bin/sh\ntrap 'exit 0' PWR\nwhile :; do sleep 1; done\n";
+        let init = "#!/bin/sh\ntrap 'exit 0' PWR\nsleep 100000 & wait\n";
         fs::write(image.join("sbin/init"), init).unwrap();
         let executable = fs::Permissions::from_mode(0o755);
         fs::set_permissions(image.join("sbin/init"), executable).unwrap();

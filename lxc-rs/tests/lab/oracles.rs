@@ -1,9 +1,8 @@
 //! Our answers against those of LXC's own programs, in the same node.
 
-use std::collections::BTreeMap;
-
 use lxc_rs::{
-    CloneOptions, SnapshotOptions, State, active, global_config_item, layout, list, names, states,
+    CloneOptions, Container, SnapshotOptions, State, active, global_config_item, layout, list,
+    names, states,
 };
 
 use crate::common::*;
@@ -13,9 +12,13 @@ use crate::common::*;
 fn inner_oracles() {
     let store = store("oracles");
     let path = store.as_path().to_str().unwrap();
-    let containers: Vec<_> = ["web", "db", "cache", "idle"]
-        .map(|called| create(&store, called))
-        .into();
+    let grouped = spec(&name("web"))
+        .config("lxc.start.auto", "1")
+        .config("lxc.group", "onboot")
+        .config("lxc.group", "front");
+    let web = Container::create(&store, grouped, LONG).unwrap();
+    let mut containers = vec![web.done().unwrap()];
+    containers.extend(["db", "cache", "idle"].map(|called| create(&store, called)));
     let [web, db, cache, idle] = &containers[..] else {
         panic!()
     };
@@ -28,7 +31,10 @@ fn inner_oracles() {
         .done()
         .unwrap();
 
-    // lxc-ls: what there is, what runs, in which state.
+    // lxc-ls: what there is, what runs, in which state, with what else it shows.
+    fn words_of(line: &str) -> Vec<&str> {
+        line.split_whitespace().collect()
+    }
     let words = |text: String| -> Vec<String> {
         let mut words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
         words.sort();
@@ -49,20 +55,39 @@ fn inner_oracles() {
         words(oracle("lxc-ls", &["-P", path, "--active"])),
         text(active(&store).unwrap())
     );
-    let table = oracle("lxc-ls", &["-P", path, "-f", "-F", "NAME,STATE"]);
-    let listed: BTreeMap<_, _> = table
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .map(|words| (words[0].to_owned(), words[1].parse::<State>().unwrap()))
-        .collect();
-    let ours: BTreeMap<_, _> = states(&store)
-        .unwrap()
-        .into_iter()
-        .map(|(name, state)| (name.to_string(), state.unwrap()))
-        .collect();
+    let columns = "NAME,STATE,PID,AUTOSTART,GROUPS,INTERFACE,IPV4,UNPRIVILEGED";
+    let table = oracle("lxc-ls", &["-P", path, "-f", "-F", columns]);
+    let listed = table.lines().skip(1);
+    let mut listed: Vec<_> = listed.map(|line| words_of(line).join(" ")).collect();
+    listed.sort();
+    let mut ours = Vec::new();
+    for (name, state) in states(&store).unwrap() {
+        let container = Container::open(&store, &name).unwrap();
+        let item = |key: &str| container.config_item(key).unwrap().unwrap_or_default();
+        let or_none = |text: String| match text.is_empty() {
+            true => "-".to_owned(),
+            false => text,
+        };
+        let pid = container.init_pid().unwrap();
+        let mut interfaces = match pid {
+            Some(_) => container.interfaces(LONG).unwrap().done().unwrap(),
+            None => Vec::new(),
+        };
+        interfaces.dedup();
+        let groups = item("lxc.group").into_string().unwrap();
+        ours.push(format!(
+            "{name} {} {} {} {} {} - {}",
+            state.unwrap(),
+            or_none(pid.map(|pid| pid.to_string()).unwrap_or_default()),
+            item("lxc.start.auto").into_string().unwrap(),
+            or_none(groups.lines().collect::<Vec<_>>().join(", ")),
+            or_none(interfaces.join(", ")),
+            !container.config_list("lxc.idmap").unwrap().is_empty(),
+        ));
+    }
     assert_eq!(listed, ours);
-    assert_eq!(ours["db"], State::Frozen);
+    assert!(ours[1].starts_with("db FROZEN "), "{ours:?}");
+    assert!(ours[3].contains(" 1 onboot, front lo - false"), "{ours:?}");
 
     // lxc-info: state, init, configuration, of each.
     let keys = [
