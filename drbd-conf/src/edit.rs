@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Problem, Result};
 use crate::model::{Config, MetaDisk};
-use crate::schema::Section;
+use crate::schema::{self, Section};
 use crate::source::Sources;
 use crate::syntax::{self, Body, Statement};
 
@@ -105,6 +105,96 @@ impl Document {
     /// Returns the text as it is now.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the words of every statement in a block, and those in front of every block in it. No
+    /// block is the whole file.
+    ///
+    /// ```
+    /// let file = drbd_conf::Document::parse("resource r0 { protocol C; net { } }", "r0.res")?;
+    /// assert_eq!(file.heads(&[]), ["resource r0"]);
+    /// assert_eq!(file.heads(&["resource r0"]), ["protocol C", "net"]);
+    /// # Ok::<(), drbd_conf::Error>(())
+    /// ```
+    pub fn heads(&self, block: &[&str]) -> Vec<String> {
+        let Ok(tokens) = syntax::tokens(&self.text, 0) else {
+            return Vec::new();
+        };
+        let statements = syntax::statements(&tokens).unwrap_or_default();
+        let mut here = &statements[..];
+        for name in block {
+            let inner = here.iter().find_map(|s| match &s.body {
+                Body::Block(inner) if is(s, name) => Some(inner),
+                _ => None,
+            });
+            here = inner.map_or(&[], |inner| &inner[..]);
+        }
+        let head = |s: &Statement<'_>| {
+            let words: Vec<&str> = s.words.iter().map(|w| &*w.text).collect();
+            words.join(" ")
+        };
+        here.iter().map(head).collect()
+    }
+
+    /// Returns what a statement of a block sets: the words after `keyword`.
+    pub fn get(&self, block: &[&str], keyword: &str) -> Option<String> {
+        let value = |head: String| match head.split_once(' ') {
+            Some((k, value)) if k == keyword => Some(value.to_owned()),
+            None if head == keyword => Some(String::new()),
+            _ => None,
+        };
+        self.heads(block).into_iter().find_map(value)
+    }
+
+    /// Rewrites the old forms in `common` and in every resource: the `syncer` section, options under
+    /// a former name, and those without a meaning. Tells what was done, a line each.
+    ///
+    /// # Errors
+    /// `Invalid` if a new value is one that no string can have.
+    pub fn modernize(&mut self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        for block in self.heads(&[]) {
+            if block != "common" && !block.starts_with("resource ") {
+                continue;
+            }
+            for old in self.heads(&[&block, "syncer"]) {
+                let (name, value) = old.split_once(' ').unwrap_or((&old, "yes"));
+                let Some(now) = schema::find_syncer(name) else {
+                    continue;
+                };
+                let section = now.spec.section.keyword();
+                self.set(&[&block, section], now.spec.name, value)?;
+                done.push(format!(
+                    "{block}: syncer {{ {old}; }} is now {section} {{ {} {value}; }}",
+                    now.spec.name
+                ));
+            }
+            if self.remove(&[&block], "syncer")? {
+                done.push(format!("{block}: the syncer section is gone"));
+            }
+            for section in [Section::Disk, Section::Net, Section::Handlers] {
+                let place = [&block, section.keyword()];
+                for old in self.heads(&place) {
+                    let (name, value) = old.split_once(' ').unwrap_or((&old, "yes"));
+                    let Some(now) = schema::find(section, name) else {
+                        continue;
+                    };
+                    let ignored = matches!(now.spec.kind, schema::Kind::Ignored);
+                    if !now.renamed && !ignored {
+                        continue;
+                    }
+                    self.remove(&place, name)?;
+                    if ignored {
+                        done.push(format!("{block}: {name} is gone"));
+                        continue;
+                    }
+                    let value = if now.negated { "no" } else { value };
+                    self.set(&place, now.spec.name, value)?;
+                    done.push(format!("{block}: {name} is now {} {value}", now.spec.name));
+                }
+            }
+        }
+        Ok(done)
     }
 
     /// Sets a statement of the form `KEYWORD VALUE;` in a block. Blocks that are not there are made.

@@ -530,7 +530,7 @@ fn resource(r: &mut Random, n: u64, minor: &mut u64, below: &mut Vec<u64>, out: 
     sections(r, true, out);
     let volumes = Volumes::new(r, minor);
     let port = 7000 + n;
-    let stacked = r.chance(4) && volumes.implicit && !below.is_empty();
+    let stacked = r.chance(2) && volumes.implicit && !below.is_empty();
     if stacked {
         let lower = below.swap_remove(r.below(below.len() as u64) as usize);
         let device = volumes.minor;

@@ -144,6 +144,37 @@ fn layout_is_kept_in_every_form() {
 }
 
 #[test]
+fn old_forms_are_rewritten() {
+    let old = "common {\n  syncer { rate 10M; verify-alg sha1; use-rle; cpu-mask 3; } # then\n  \
+               disk { no-disk-flushes; use-bmbv; }\n}\nresource r0 {\n  net { no-tcp-cork; }\n  \
+               handlers { outdate-peer \"/bin/x y\"; }\n}\n";
+    let mut d = Document::parse(old, "x").unwrap();
+    let done = d.modernize().unwrap();
+    assert_eq!(done.len(), 9, "{done:#?}");
+    assert_eq!(d.modernize().unwrap(), [""; 0]);
+    for (block, name, value) in [
+        (["common", "disk"], "resync-rate", "10M"),
+        (["common", "disk"], "disk-flushes", "no"),
+        (["common", "net"], "verify-alg", "sha1"),
+        (["common", "net"], "use-rle", "yes"),
+        (["common", "options"], "cpu-mask", "3"),
+        (["resource r0", "net"], "tcp-cork", "no"),
+        (["resource r0", "handlers"], "fence-peer", "/bin/x y"),
+    ] {
+        assert_eq!(
+            d.get(&block, name).as_deref(),
+            Some(value),
+            "{name}: {}",
+            d.text()
+        );
+    }
+    assert!(d.text().contains("# then"), "{}", d.text());
+    assert!(!d.heads(&["common"]).contains(&"syncer".to_owned()));
+    assert_eq!(d.get(&["common", "disk"], "use-bmbv"), None);
+    assert_eq!(d.heads(&["no", "such"]), [""; 0]);
+}
+
+#[test]
 fn a_new_file_is_taken_by_drbdadm() {
     let two = ResourceFile::new("r0")
         .set(Section::Net, "protocol", "C")

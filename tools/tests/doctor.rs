@@ -97,6 +97,23 @@ impl Setup {
     }
 
     fn run(&self) -> (i32, Vec<Value>, tempfile::TempDir) {
+        let (status, report, dir) = self.run_with(|_, _| ());
+        let findings = report["findings"].as_array().unwrap().clone();
+        let errors = findings.iter().filter(|f| f["severity"] == "error").count();
+        assert_eq!(report["errors"], errors);
+        (status, findings, dir)
+    }
+
+    /// Has it corrected into `fixed`: what is left, and what was done.
+    fn fix(&self) -> (i32, Vec<Value>, Vec<Value>, tempfile::TempDir) {
+        let (status, report, dir) = self.run_with(|command, dir| {
+            command.arg("--fix-into").arg(dir.join("fixed"));
+        });
+        let list = |key: &str| report[key].as_array().unwrap().clone();
+        (status, list("findings"), list("fixed"), dir)
+    }
+
+    fn run_with(&self, more: impl FnOnce(&mut Command, &Path)) -> (i32, Value, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in &self.files {
             let path = dir.path().join(path);
@@ -117,14 +134,12 @@ impl Setup {
             fs::write(&path, text).unwrap();
             command.arg("--placement").arg(path);
         }
+        more(&mut command, dir.path());
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         let report: Value = serde_json::from_str(&text)
             .unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&out.stderr)));
-        let findings = report["findings"].as_array().unwrap().clone();
-        let errors = findings.iter().filter(|f| f["severity"] == "error").count();
-        assert_eq!(report["errors"], errors);
-        (out.status.code().unwrap(), findings, dir)
+        (out.status.code().unwrap(), report, dir)
     }
 
     /// The set-up with some text replaced in a file of each node (or of one).
@@ -187,13 +202,13 @@ fn the_clean_twin_has_nothing() {
     assert_eq!(status, 0);
 }
 
-#[test]
-fn each_defect_is_found_where_it_is() {
+/// Each defect alone: its code, the set-up, and where it is found.
+fn defects() -> Vec<(&'static str, Setup, &'static str, u64)> {
     let promoted = "startup { degr-wfc-timeout 60; wfc-timeout 120; become-primary-on alpha;";
     let startup = "startup { degr-wfc-timeout 60; wfc-timeout 120;";
     let conf = "etc/drbd.conf";
     let clean = Setup::clean;
-    let cases: Vec<(&str, Setup, &str, u64)> = vec![
+    vec![
         ("startup-owner", clean().with(conf, startup, promoted), "drbd.conf", 6),
         ("boot-promotion", clean().with(conf, startup, promoted), "drbd.conf", 6),
         (
@@ -241,8 +256,12 @@ fn each_defect_is_found_where_it_is() {
         ("handlers-off", clean().file("beta/etc/modprobe.d/drbd.conf", "options drbd usermode_helper=/bin/true\n"), "modprobe.d/drbd.conf", 1),
         ("address-used-twice", clean().with(conf, "192.168.9.1:7789", "192.168.9.1:7788"), "drbd.conf", 15),
         ("no-drbd-conf", { let mut s = clean(); s.files.remove("beta/etc/drbd.conf"); s }, "", 0),
-    ];
-    for (code, setup, file, line) in cases {
+    ]
+}
+
+#[test]
+fn each_defect_is_found_where_it_is() {
+    for (code, setup, file, line) in defects() {
         let (status, findings, dir) = setup.run();
         placed(&findings, dir.path());
         let hit = findings.iter().find(|f| f["code"] == code);
@@ -257,6 +276,63 @@ fn each_defect_is_found_where_it_is() {
         }
         let errors = findings.iter().any(|f| f["severity"] == "error");
         assert_eq!(status, if errors { 3 } else { 0 }, "{code}");
+    }
+}
+
+#[test]
+fn each_defect_is_corrected_or_left() {
+    // What a person has to decide or do.
+    let left = [
+        "missing-device",
+        "not-promoted",
+        "config-copied",
+        "not-mounted",
+        "implicit-lxcpath",
+        "unknown-node",
+        "drbd-conf-differs",
+        "address-used-twice",
+        "no-drbd-conf",
+    ];
+    let (_, clean, fixed, dir) = Setup::clean().fix();
+    assert!(
+        clean.is_empty() && fixed.is_empty(),
+        "{clean:#?} {fixed:#?}"
+    );
+    for (path, text) in &Setup::clean().files {
+        let copy = fs::read_to_string(dir.path().join("fixed").join(path)).unwrap();
+        assert_eq!(copy, *text, "{path}: nothing was to be corrected");
+    }
+    for (code, setup, ..) in defects() {
+        let before = codes(&setup.run().1);
+        let (_, findings, fixed, dir) = setup.fix();
+        let after = codes(&findings);
+        assert_eq!(
+            after.iter().any(|c| c == code),
+            left.contains(&code),
+            "{code}: {after:?}"
+        );
+        assert!(
+            after.iter().all(|c| before.contains(c)),
+            "{code} made {after:?}"
+        );
+        assert!(!fixed.is_empty() || left.contains(&code), "{code}");
+        for f in &fixed {
+            let name = format!(
+                "{}/{}",
+                f["node"].as_str().unwrap(),
+                f["file"].as_str().unwrap()
+            );
+            let original = fs::read_to_string(dir.path().join(&name)).unwrap();
+            let corrected = fs::read_to_string(dir.path().join("fixed").join(&name)).unwrap();
+            assert_ne!(original, corrected, "{f}");
+            assert_eq!(original, setup.files[&name], "the original is not touched");
+        }
+        // A second time there is nothing to do.
+        let mut again = setup;
+        for (name, text) in &mut again.files {
+            *text = fs::read_to_string(dir.path().join("fixed").join(name)).unwrap_or(text.clone());
+        }
+        assert_eq!(again.fix().2, [Value::Null; 0], "{code}");
     }
 }
 
@@ -340,6 +416,196 @@ fn every_defect_of_the_seed_is_found() {
         !secret.contains("secret_random") && !secret.contains("secret_code"),
         "{secret}"
     );
+}
+
+/// Where a node of the lab keeps what the doctor wrote for it.
+const SEED_FILES: [&str; 2] = ["etc/drbd.conf", "etc/drbd.d/global_common.conf"];
+
+#[test]
+fn the_seed_is_corrected_and_comes_up() {
+    let (status, findings, fixed, dir) = seed().fix();
+    // What is left is in the commands of the post, not in its files.
+    let of_files: Vec<_> = findings
+        .iter()
+        .filter(|f| {
+            let evidence = f["evidence"].as_array().unwrap();
+            !evidence
+                .iter()
+                .any(|p| p["file"].as_str().unwrap().ends_with("commands"))
+        })
+        .collect();
+    assert!(of_files.is_empty(), "{of_files:#?}");
+    assert_eq!(status, 3);
+    assert!(fixed.len() > 10, "{fixed:#?}");
+    let text = serde_json::to_string(&fixed).unwrap();
+    assert!(
+        !text.contains("secret_random") && !text.contains("secret_code"),
+        "{text}"
+    );
+
+    let furnished = |n: uml_lab::NodeBuilder| n.disk("64M").disk("64M");
+    let lab = uml_lab::Lab::builder()
+        .name("doctor")
+        .packages(["drbd-utils"])
+        .node("node1", furnished)
+        .node("node2", furnished)
+        .wire("repl", |w| {
+            w.port("node1", "10.0.254.1/30")
+                .port("node2", "10.0.254.2/30")
+        });
+    let Some(lab) = lab.start_for_test() else {
+        return;
+    };
+    let on_both = |test: &'static str| {
+        std::thread::scope(|scope| {
+            for name in ["node1", "node2"] {
+                let node = lab.node(name);
+                scope.spawn(move || node.run_test(test).unwrap());
+            }
+        });
+    };
+    for name in ["node1", "node2"] {
+        let node = lab.node(name);
+        for file in SEED_FILES {
+            let text = fs::read_to_string(dir.path().join("fixed").join(name).join(file)).unwrap();
+            node.write_file(format!("/{file}"), text, 0o600).unwrap();
+        }
+        node.load_module("drbd", ["usermode_helper=/bin/true"])
+            .unwrap();
+    }
+    // First by us, taken over by drbdadm; then the other way round.
+    on_both("inner_prepare");
+    on_both("inner_up_by_us");
+    on_both("inner_drbdadm_finds_nothing_to_do");
+    on_both("inner_up_by_drbdadm");
+    on_both("inner_we_find_nothing_to_do");
+}
+
+/// All resources of this node, as they are to be and as they are.
+fn adjustment(drbd: &drbd_nl::Drbd) -> Vec<drbd_conf::Step> {
+    let config = drbd_conf::Config::load("/etc/drbd.conf").unwrap();
+    assert!(config.warnings().is_empty(), "{:#?}", config.warnings());
+    let node = std::env::var("UML_LAB_NODE").unwrap();
+    let state = drbd.snapshot(DEADLINE).unwrap();
+    let views: Vec<_> = config
+        .resources
+        .iter()
+        .map(|r| r.for_node(&node).unwrap())
+        .collect();
+    assert_eq!(views.len(), 2);
+    let running: Vec<_> = views
+        .iter()
+        .map(|v| state.resource(&v.resource).map(drbd_conf::Running::from))
+        .collect();
+    let pairs = views.iter().zip(running.iter().map(Option::as_ref));
+    drbd_conf::adjust_all(pairs, drbd.family().dialect).unwrap()
+}
+
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Waits until every resource is connected; tells what drbdsetup says of it.
+fn await_connected(drbd: &drbd_nl::Drbd) {
+    let start = std::time::Instant::now();
+    loop {
+        let state = drbd.snapshot(DEADLINE).unwrap();
+        let all = state.resources.iter().flat_map(|r| &r.connections);
+        if all.clone().count() == 2
+            && all
+                .clone()
+                .all(|c| c.state == drbd_nl::ConnectionState::Connected)
+        {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE, "not connected: {state:#?}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+fn drbdadm(args: &[&str]) -> String {
+    let out = Command::new("drbdadm").args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "drbdadm {args:?}: {said}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_prepare() {
+    use drbd_md::{CreateOptions, Target, create};
+    let drbd = drbd_nl::Drbd::open().unwrap();
+    for (name, disk) in [("/dev/sdb1", "/dev/ubda"), ("/dev/sdc1", "/dev/ubdb")] {
+        std::os::unix::fs::symlink(disk, name).unwrap();
+        let options = match drbd.family().dialect {
+            drbd_nl::Dialect::V84 => CreateOptions::default(),
+            _ => CreateOptions::v09(1),
+        };
+        create(&Target::internal(name), &options).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_up_by_us() {
+    let drbd = drbd_nl::Drbd::open().unwrap();
+    let steps = adjustment(&drbd);
+    assert!(steps.len() >= 8, "{steps:#?}");
+    for step in &steps {
+        match step {
+            drbd_conf::Step::Drbd(operation) => {
+                let outcome = drbd.run(operation, DEADLINE);
+                let outcome = outcome.unwrap_or_else(|e| panic!("{step}: {e}"));
+                assert_eq!(outcome, drbd_nl::Outcome::Done, "{step}");
+            }
+            drbd_conf::Step::ApplyActivityLog { disk, .. } => {
+                drbd_md::apply_activity_log(&drbd_md::Target::internal(disk)).unwrap();
+            }
+            other => panic!("{other}"),
+        }
+    }
+    await_connected(&drbd);
+    assert_eq!(adjustment(&drbd), []);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_drbdadm_finds_nothing_to_do() {
+    assert_eq!(drbdadm(&["-d", "adjust", "all"]), "");
+    drbdadm(&["down", "all"]);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_up_by_drbdadm() {
+    drbdadm(&["up", "all"]);
+    await_connected(&drbd_nl::Drbd::open().unwrap());
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_we_find_nothing_to_do() {
+    let drbd = drbd_nl::Drbd::open().unwrap();
+    assert_eq!(adjustment(&drbd), []);
+    assert_eq!(drbdadm(&["-d", "adjust", "all"]), "");
+    // A change in the file is one step for both, which ours takes; then both see nothing again.
+    let conf = fs::read_to_string("/etc/drbd.conf").unwrap();
+    fs::write(
+        "/etc/drbd.conf",
+        conf.replacen("cram-hmac-alg", "ping-int 7; cram-hmac-alg", 1),
+    )
+    .unwrap();
+    let (steps, theirs) = (adjustment(&drbd), drbdadm(&["-d", "adjust", "all"]));
+    assert_eq!(
+        (steps.len(), theirs.lines().count()),
+        (1, 1),
+        "{steps:#?}\n{theirs}"
+    );
+    let drbd_conf::Step::Drbd(operation) = &steps[0] else {
+        panic!("{steps:#?}");
+    };
+    let outcome = drbd.run(operation, DEADLINE).unwrap();
+    assert_eq!(outcome, drbd_nl::Outcome::Done);
+    assert_eq!(adjustment(&drbd), []);
+    assert_eq!(drbdadm(&["-d", "adjust", "all"]), "");
 }
 
 #[test]

@@ -639,7 +639,7 @@ const RENAMED: &[(&str, &str)] = &[
 ];
 
 /// What to do about a key that liblxc (3 or later) refuses; `None` if it takes the key.
-fn unknown_key(key: &str) -> Option<String> {
+pub(crate) fn unknown_key(key: &str) -> Option<String> {
     if let Some((_, now)) = RENAMED.iter().find(|(old, _)| *old == key) {
         return Some(format!("write {now}"));
     }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod commands;
+mod fix;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use tools::exit;
 ///
 /// A tree is a directory that holds the files of one node as they lie under its root:
 /// etc/drbd.conf, etc/network/interfaces, etc/lxc/, etc/fstab, etc/modprobe.d/, and the containers'
-/// configurations. Nothing is changed and nothing is run.
+/// configurations. Nothing of it is changed and nothing is run; corrected copies are written where
+/// `--fix-into` says.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -30,6 +32,10 @@ struct Cli {
     /// The commands of the set-up, one a line as "NODE: COMMAND" ("all" for every node), in order.
     #[arg(long, value_name = "FILE")]
     commands: Option<PathBuf>,
+    /// Writes the files of each node, corrected as far as that needs no decision, into DIR/NAME, and
+    /// then looks at those; DIR is new or empty.
+    #[arg(long, value_name = "DIR")]
+    fix_into: Option<PathBuf>,
     /// Prints one JSON document.
     #[arg(long)]
     json: bool,
@@ -99,12 +105,15 @@ struct Report<'a> {
     errors: usize,
     warnings: usize,
     findings: &'a [Finding],
+    /// With `--fix-into`: what was changed; the findings are about what is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fixed: Option<&'a [fix::Fixed]>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(findings) => {
+        Ok((findings, fixed)) => {
             let errors = findings
                 .iter()
                 .filter(|f| f.severity == Severity::Error)
@@ -114,6 +123,7 @@ fn main() -> ExitCode {
                 errors,
                 warnings: findings.len() - errors,
                 findings: &findings,
+                fixed: fixed.as_deref(),
             };
             if cli.json {
                 match serde_json::to_string_pretty(&report) {
@@ -124,6 +134,7 @@ fn main() -> ExitCode {
                     }
                 }
             } else {
+                fixed.iter().flatten().for_each(fix::Fixed::print);
                 findings.iter().for_each(Finding::print);
                 println!("{errors} errors, {} warnings", report.warnings);
             }
@@ -141,7 +152,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
+/// What is found; and what was corrected before, if that was asked for.
+type Found = (Vec<Finding>, Option<Vec<fix::Fixed>>);
+
+fn run(cli: &Cli) -> Result<Found, String> {
     let mut trees = BTreeMap::new();
     for (name, dir) in &cli.trees {
         if trees
@@ -149,6 +163,13 @@ fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
             .is_some()
         {
             return Err(format!("two trees of {name}"));
+        }
+    }
+    let mut fixed = None;
+    if let Some(into) = &cli.fix_into {
+        fixed = Some(fix::write(&trees, into)?);
+        for (name, tree) in &mut trees {
+            *tree = tree::Tree::read(name, &into.join(name))?;
         }
     }
     let placement = match &cli.placement {
@@ -162,5 +183,5 @@ fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
     let mut findings = checks::all(&trees, placement.as_ref(), &commands);
     findings.sort_by(|a, b| (a.severity, &a.evidence).cmp(&(b.severity, &b.evidence)));
     findings.dedup();
-    Ok(findings)
+    Ok((findings, fixed))
 }

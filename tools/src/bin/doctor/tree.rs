@@ -10,6 +10,7 @@ use crate::Place;
 /// One node's files, read.
 pub(crate) struct Tree {
     pub(crate) name: String,
+    pub(crate) root: PathBuf,
     /// `etc/drbd.conf`, or what is wrong with it.
     pub(crate) drbd: Option<Result<Config, drbd_conf::Error>>,
     /// What `etc/network/interfaces` brings up.
@@ -23,7 +24,7 @@ pub(crate) struct Tree {
 /// A text file and the lines in it that say something.
 pub(crate) struct Lines {
     pub(crate) file: PathBuf,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Lines {
@@ -82,6 +83,7 @@ impl Tree {
         }
         Ok(Tree {
             name: name.to_owned(),
+            root: root.to_owned(),
             drbd: drbd.is_file().then(|| Config::load(&drbd)),
             interfaces: Lines::read(root.join("etc/network/interfaces"))?,
             fstab: Lines::read(root.join("etc/fstab"))?,
@@ -105,7 +107,7 @@ fn configs(dir: &Path, depth: u32, out: &mut Vec<Lines>) -> Result<(), String> {
     Ok(())
 }
 
-fn sorted(dir: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn sorted(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
