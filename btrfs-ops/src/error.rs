@@ -85,6 +85,9 @@ pub enum ErrorKind {
     Busy,
     /// No space, or a quota is used up (`ENOSPC`, `EDQUOT`).
     NoSpace,
+    /// The device failed, or what it holds is damaged (`EIO`, `EUCLEAN`). After
+    /// a write that failed the whole file system is read-only.
+    Device,
     /// A size that a file system or device cannot have.
     InvalidSize,
     /// The caller asked to stop, or the other end of a stream went away
@@ -314,6 +317,7 @@ fn general_kind(errno: Errno) -> ErrorKind {
         Errno::ETXTBSY | Errno::EBUSY => ErrorKind::Busy,
         Errno::EPIPE | Errno::ECANCELED => ErrorKind::Cancelled,
         Errno::ENOSPC | Errno::EDQUOT => ErrorKind::NoSpace,
+        Errno::EIO | Errno::EUCLEAN => ErrorKind::Device,
         Errno::ENAMETOOLONG => ErrorKind::InvalidName,
         Errno::ENOTTY | Errno::EOPNOTSUPP => ErrorKind::Unsupported,
         _ => ErrorKind::Other,
@@ -432,7 +436,8 @@ impl Request {
             ),
             (Self::Send, Errno::EINVAL | Errno::EOPNOTSUPP) => (
                 K::Unsupported,
-                "this kernel does not have this version or kind of stream",
+                "this kernel does not have this version or kind of stream, or does not write into \
+                 such a file (not into /dev/null)",
             ),
             (Self::Resize, Errno::EINVAL | Errno::EFBIG) => (
                 K::InvalidSize,
@@ -501,6 +506,15 @@ fn explain_any(errno: Errno) -> Option<(ErrorKind, &'static str)> {
              are cleaned",
         ),
         Errno::EDQUOT => (ErrorKind::NoSpace, "a quota is used up"),
+        Errno::EIO => (
+            ErrorKind::Device,
+            "the device failed, or a checksum is wrong; see the device statistics, and whether \
+             the file system is read-only by now",
+        ),
+        Errno::EUCLEAN => (
+            ErrorKind::Device,
+            "what the device holds is damaged; see the kernel's log, and `btrfs check`",
+        ),
         Errno::ENOTTY => (
             ErrorKind::Unsupported,
             "this kernel does not have the request",

@@ -339,8 +339,8 @@ pub struct Space {
 }
 
 impl Space {
-    /// Less than an eighth of what is allocated for metadata is free, and not
-    /// enough is unallocated for another block group of 256 MiB, or of a tenth
+    /// Less than an eighth of what is allocated for metadata is free, the
+    /// emergency reserve not counted, and not enough is unallocated for another block group of 256 MiB, or of a tenth
     /// of a small file system. Snapshots and deletions may fail then while there
     /// is room for content.
     #[must_use]
@@ -352,8 +352,14 @@ impl Space {
         let (allocated, used) = metadata.fold((0u64, 0u64), |(allocated, used), group| {
             (allocated + group.allocated.0, used + group.used.0)
         });
+        let reserve = self
+            .groups
+            .iter()
+            .find(|group| group.kind == BlockGroupKind::GlobalReserve)
+            .map_or(0, |group| group.allocated.0);
+        let free = allocated.saturating_sub(used).saturating_sub(reserve);
         let room = (256 << 20).min(self.total.0 / 10);
-        allocated.saturating_sub(used) < allocated / 8 && self.unallocated.0 < room
+        free < allocated / 8 && self.unallocated.0 < room
     }
 
     /// Used bytes of the emergency reserve: above zero means that metadata is
@@ -441,7 +447,7 @@ fn profile(flags: u64) -> Profile {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotBtrfs`], or what the device said (`EIO`).
+/// [`ErrorKind::NotBtrfs`], [`ErrorKind::Device`].
 #[doc(alias = "BTRFS_IOC_SYNC")]
 pub fn sync(fd: impl AsFd) -> Result<()> {
     let fd = fd.as_fd();

@@ -5,10 +5,10 @@
 //! each subvolume is asked for its children and opened. Which way is taken is
 //! decided by trying the first: user ids say nothing inside a user namespace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -176,8 +176,20 @@ struct Root {
 
 #[derive(Default)]
 struct Roots {
-    roots: BTreeMap<SubvolId, Root>,
+    /// By id.
+    roots: Vec<(SubvolId, Root)>,
     pending: Vec<SubvolId>,
+}
+
+impl Roots {
+    /// The one with this id, which is that of the last item or a larger one.
+    fn of(&mut self, id: SubvolId) -> &mut Root {
+        if self.roots.last().is_none_or(|(last, _)| *last != id) {
+            self.roots.push((id, Root::default()));
+        }
+        let last = self.roots.len() - 1;
+        &mut self.roots[last].1
+    }
 }
 
 /// Calls `each` for the items of the tree of roots from `key` to the last of
@@ -252,11 +264,10 @@ fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
         let id = SubvolId::from_kernel(item.key.objectid);
         match item.key.kind {
             uapi::ROOT_ITEM_KEY => {
-                found.roots.entry(id).or_default().item = Some(search::root_item(item.data)?);
+                found.of(id).item = Some(search::root_item(item.data)?);
             }
             uapi::ROOT_BACKREF_KEY => {
-                found.roots.entry(id).or_default().at =
-                    Some(search::back_ref(item.key, item.data)?);
+                found.of(id).at = Some(search::back_ref(item.key, item.data)?);
             }
             _ => {}
         }
@@ -274,58 +285,84 @@ fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
     Ok(found)
 }
 
-/// Paths of directories inside trees, each asked for once.
+/// Paths of directories inside one tree, each asked for once.
 #[derive(Default)]
 struct Directories {
-    known: HashMap<(SubvolId, u64), Result<PathBuf, Errno>>,
+    /// The path of the tree.
+    prefix: PathBuf,
+    known: HashMap<u64, Result<PathBuf, Errno>>,
 }
 
 impl Directories {
+    fn below(prefix: PathBuf) -> Self {
+        Self {
+            prefix,
+            known: HashMap::new(),
+        }
+    }
+
     fn path(&mut self, fs: BorrowedFd<'_>, tree: SubvolId, dir: u64) -> Result<&Path, Errno> {
         if dir == uapi::FIRST_FREE_OBJECTID {
-            return Ok(Path::new(""));
+            return Ok(&self.prefix);
         }
         self.known
-            .entry((tree, dir))
+            .entry(dir)
             .or_insert_with(|| {
-                let bytes = uapi::ino_lookup(fs, tree.get(), dir)?;
-                // Ends in a slash, which `Path::join` does not need.
-                Ok(PathBuf::from(OsString::from_vec(bytes)))
+                let mut bytes = uapi::ino_lookup(fs, tree.get(), dir)?;
+                // It ends in a slash.
+                bytes.pop_if(|last| *last == b'/');
+                Ok(join(&self.prefix, OsStr::from_bytes(&bytes)))
             })
             .as_deref()
             .map_err(|errno| *errno)
     }
 }
 
+/// `Path::join` of a relative path, with one allocation.
+fn join(directory: &Path, name: &OsStr) -> PathBuf {
+    let directory = directory.as_os_str();
+    if directory.is_empty() {
+        return PathBuf::from(name);
+    }
+    let mut path = OsString::with_capacity(directory.len() + 1 + name.len());
+    path.push(directory);
+    path.push("/");
+    path.push(name);
+    PathBuf::from(path)
+}
+
 /// Gives every subvolume below `top` its path.
 fn resolve(fs: BorrowedFd<'_>, found: Roots, top: SubvolId) -> Result<Listing> {
-    let mut directories = Directories::default();
-    let mut children: HashMap<SubvolId, Vec<SubvolId>> = HashMap::new();
     let mut roots = found.roots;
-    roots.retain(|_, root| root.at.is_some() && root.item.as_ref().is_some_and(|i| i.refs > 0));
-    for (&id, root) in &roots {
-        if let Some(at) = &root.at {
-            children.entry(at.parent).or_default().push(id);
+    let mut children: HashMap<SubvolId, Vec<usize>> = HashMap::new();
+    for (i, (_, root)) in roots.iter().enumerate() {
+        let alive = root.item.as_ref().is_some_and(|item| item.refs > 0);
+        if let (Some(at), true) = (&root.at, alive) {
+            children.entry(at.parent).or_default().push(i);
         }
     }
-    let mut subvolumes = Vec::new();
+    let mut subvolumes = Vec::with_capacity(roots.len());
     let mut unreachable = Vec::new();
     // From the top down: a parent's path is known before it is needed, and a
     // loop in a broken tree is not reached at all.
     let mut open = vec![(top, PathBuf::new())];
     while let Some((parent, prefix)) = open.pop() {
-        for id in children.remove(&parent).unwrap_or_default() {
-            let Some(Root {
+        let mut directories = Directories::below(prefix);
+        for i in children.remove(&parent).unwrap_or_default() {
+            let (id, root) = (roots[i].0, std::mem::take(&mut roots[i].1));
+            let Root {
                 item: Some(item),
                 at: Some(at),
-            }) = roots.remove(&id)
+            } = root
             else {
                 continue;
             };
             match directories.path(fs, parent, at.dir_id) {
                 Ok(directory) => {
-                    let path = prefix.join(directory).join(&at.name);
-                    open.push((id, path.clone()));
+                    let path = join(directory, &at.name);
+                    if children.contains_key(&id) {
+                        open.push((id, path.clone()));
+                    }
                     let info = SubvolumeInfo::from_items(id, &item, at);
                     subvolumes.push(Listed { path, info });
                 }

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::pipe2;
+use nix::unistd::{pipe2, write};
 
 use crate::error::{Error, ErrorKind, Request, Result};
 use crate::progress::Progress;
@@ -177,9 +177,9 @@ impl Subvolume {
         })
     }
 
-    /// Sends this snapshot straight into `to` (a file, a pipe, a socket), without
-    /// a copy through this process, and blocks until that is done. For progress
-    /// and stopping use [`send`](Self::send).
+    /// Sends this snapshot into `to` (a file, a pipe, a socket), without a copy
+    /// through this process where the kernel can do without, and blocks until
+    /// that is done. What is written is not flushed to a disk.
     ///
     /// # Errors
     ///
@@ -190,11 +190,11 @@ impl Subvolume {
     ///
     /// `CAP_SYS_ADMIN`.
     pub fn send_to(&self, to: impl AsFd, options: &SendOptions) -> Result<()> {
-        self.require_read_only()?;
+        let mut stream = self.send(options)?;
         let to = to.as_fd();
         // On a thread of its own, for its mask of signals.
         thread::scope(|scope| {
-            let work = scope.spawn(|| run(self.as_fd(), to, options));
+            let work = scope.spawn(|| stream.splice_to(to));
             work.join().unwrap_or_else(|_| Err(panicked(self.as_fd())))
         })
     }
@@ -259,14 +259,18 @@ fn panicked(snapshot: BorrowedFd<'_>) -> Error {
     Error::message(ErrorKind::Other, Request::Send.op(), target(snapshot), text)
 }
 
+/// The kernel raises the signal in the thread that writes to a pipe without a
+/// reader; the host program may not ignore it. It dies with this thread.
+fn without_sigpipe() -> Result<(), Errno> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGPIPE);
+    signals.thread_block()
+}
+
 /// Runs on a thread of its own.
 fn run(snapshot: BorrowedFd<'_>, to: impl AsFd, options: &SendOptions) -> Result<()> {
     let failed = |errno| Error::ioctl(Request::Send, target(snapshot), snapshot, errno);
-    // The kernel raises the signal in the thread that writes to a pipe without
-    // a reader; the host program may not ignore it. It dies with this thread.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGPIPE);
-    signals.thread_block().map_err(failed)?;
+    without_sigpipe().map_err(failed)?;
     let mut flags = 0;
     if options.version != Version::V1 {
         flags |= uapi::SEND_FLAG_VERSION;
@@ -319,24 +323,43 @@ impl SendStream {
         })
     }
 
+    /// Moves the stream into `to` until its end. Runs on a thread of its own.
+    fn splice_to(&mut self, to: BorrowedFd<'_>) -> Result<()> {
+        let failed = |errno| Error::ioctl(Request::Send, target(to), to, errno);
+        without_sigpipe().map_err(failed)?;
+        let mut buffer = Vec::new();
+        while self.wait()? {
+            let Some(pipe) = &self.pipe else { break };
+            let moved = splice(pipe, None, to, None, 1 << 20, SpliceFFlags::empty());
+            match moved {
+                Ok(0) => break,
+                Ok(count) => self.progress.add_bytes(count as u64),
+                Err(Errno::EINTR) => {}
+                // It cannot take pages: a file open for appending, a terminal.
+                Err(Errno::EINVAL) => {
+                    buffer.resize(256 << 10, 0);
+                    let count = self.read_some(&mut buffer)?;
+                    let mut rest = &buffer[..count];
+                    while !rest.is_empty() {
+                        match write(to, rest) {
+                            Ok(count) => rest = &rest[count..],
+                            Err(Errno::EINTR) => {}
+                            Err(errno) => return Err(failed(errno)),
+                        }
+                    }
+                }
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        self.stop().unwrap_or(Ok(()))
+    }
+
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let op = Request::Send.op();
+        self.wait()?;
         let Some(pipe) = &mut self.pipe else {
             return Ok(0);
         };
-        loop {
-            if self.progress.is_cancelled() {
-                self.stop();
-                let text = "stopped by the caller";
-                return Err(Error::message(ErrorKind::Cancelled, op, "stream", text));
-            }
-            let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::from(100u8)) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => break,
-                Err(errno) => return Err(Error::os(op, "stream", errno)),
-            }
-        }
         let count = loop {
             match pipe.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -348,6 +371,28 @@ impl SendStream {
         }
         self.progress.add_bytes(count as u64);
         Ok(count)
+    }
+
+    /// Waits until there is something to be read, or the end; false if that was
+    /// read already.
+    fn wait(&mut self) -> Result<bool> {
+        let op = Request::Send.op();
+        loop {
+            let Some(pipe) = &self.pipe else {
+                return Ok(false);
+            };
+            if self.progress.is_cancelled() {
+                self.stop();
+                let text = "stopped by the caller";
+                return Err(Error::message(ErrorKind::Cancelled, op, "stream", text));
+            }
+            let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(100u8)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(errno) => return Err(Error::os(op, "stream", errno)),
+            }
+        }
     }
 
     /// Closes the pipe and waits for the thread: what the kernel said.

@@ -5,8 +5,10 @@
 
 mod admin;
 mod common;
+mod faults;
 mod group;
 mod hostile;
+mod power;
 mod streams;
 mod sums;
 mod tree;

@@ -77,14 +77,25 @@ fn btrfs_receive(stream: &Path, into: &Path) {
 }
 
 /// Total, exclusive and shared bytes of content, as `btrfs filesystem du` counts.
-fn sharing(path: &Path) -> Vec<String> {
+fn sharing(path: &Path) -> Vec<u64> {
     run(Command::new("sync").args(["-f"]).arg(path));
     let text = run(Command::new("btrfs")
         .args(["filesystem", "du", "-s", "--raw"])
         .arg(path));
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().last().unwrap().split_whitespace();
-    line.take(3).map(str::to_owned).collect()
+    line.take(3).map(|number| number.parse().unwrap()).collect()
+}
+
+/// The same amounts. An extent of which a part is shared counts as shared, and
+/// where extents begin depends on when they were written out, so not to the byte.
+fn assert_shared_alike(mine: &Path, theirs: &Path) {
+    let (mine, theirs) = (sharing(mine), sharing(theirs));
+    assert_eq!(mine[0], theirs[0], "total of {mine:?} {theirs:?}");
+    for (mine_part, theirs_part) in mine.iter().zip(&theirs) {
+        let off = mine_part.abs_diff(*theirs_part);
+        assert!(off <= mine[0] / 20, "{mine:?} {theirs:?}");
+    }
 }
 
 fn chain(seed: u64, snapshots: usize, changes: usize) {
@@ -144,7 +155,7 @@ fn chain(seed: u64, snapshots: usize, changes: usize) {
         let original = stores.source.path.join(&name);
         assert_same(&mine, &original);
         assert_same_as_theirs(&original, &theirs);
-        assert_eq!(sharing(&mine), sharing(&theirs), "shared extents");
+        assert_shared_alike(&mine, &theirs);
         let info = Subvolume::open(&mine).unwrap().info().unwrap();
         assert_eq!(info.access, Access::ReadOnly);
         assert_eq!(info.received_uuid, snapshot.info().unwrap().uuid);

@@ -1,0 +1,147 @@
+//! What do subvolumes, snapshots and streams cost, compared with the bare
+//! requests of the kernel and with btrfs-progs?
+//!
+//! Unit: milliseconds or microseconds of wall clock, median (least to most) of
+//! runs that alternate with the rival's. The rivals: the same requests by
+//! `ioctl` and nothing around them (`raw.rs`), `btrfs`, and the crate
+//! btrfs-stream for parsing. A bare process start stands beside what forks.
+//! Aims, and how ours came out, are in the lines that begin with "aim".
+//!
+//! Without more it runs in a node of the lab, which is slow at system calls: by
+//! then every rival is. To measure this machine give it a directory on a Btrfs
+//! with 4 GiB of room, as root, with btrfs-progs installed:
+//!
+//! `BTRFS_BENCH_DIR=/mnt/btrfs cargo bench -p benches --bench btrfs`
+
+mod calls;
+mod list;
+mod raw;
+mod streams;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use uml_lab::Lab;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// How much of everything.
+#[derive(Clone, Copy)]
+struct Scale {
+    samples: usize,
+    subvolumes: usize,
+    calls: usize,
+    content: usize,
+    files: usize,
+}
+
+const ONCE: Scale = Scale {
+    samples: 1,
+    subvolumes: 200,
+    calls: 5,
+    content: 2 << 20,
+    files: 20,
+};
+const IN_NODE: Scale = Scale {
+    samples: 5,
+    subvolumes: 10_000,
+    calls: 50,
+    content: 64 << 20,
+    files: 1000,
+};
+const HERE: Scale = Scale {
+    samples: 9,
+    subvolumes: 10_000,
+    calls: 200,
+    content: 400 << 20,
+    files: 5000,
+};
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = std::env::args().collect();
+    if let [_, word, scale] = &arguments[..]
+        && word == "--in-node"
+    {
+        let scale = if scale == "once" { ONCE } else { IN_NODE };
+        return all(Path::new("/mnt"), scale);
+    }
+    // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
+    let once = !arguments.iter().any(|argument| argument == "--bench")
+        || arguments.iter().any(|argument| argument == "--test");
+    if let Some(dir) = std::env::var_os("BTRFS_BENCH_DIR") {
+        return all(Path::new(&dir), if once { ONCE } else { HERE });
+    }
+    let lab = Lab::builder()
+        .name("bench-btrfs")
+        .packages(["btrfs-progs"])
+        .node("node1", |node| node.memory("512M").disk("2G"))
+        .start()?;
+    let node = lab.node("node1");
+    node.run_ok([
+        "sh",
+        "-c",
+        "mkfs.btrfs -q /dev/ubda && mount /dev/ubda /mnt",
+    ])?;
+    let scale = if once { "once" } else { "all" };
+    let command = uml_lab::Command::new(std::env::current_exe()?)
+        .args(["--in-node", scale])
+        .deadline(Duration::from_secs(1800));
+    print!("{}", node.run_ok(command)?.stdout_text());
+    Ok(())
+}
+
+fn all(dir: &Path, scale: Scale) -> Result<()> {
+    list::run(dir, scale)?;
+    calls::run(dir, scale)?;
+    streams::run(dir, scale)
+}
+
+/// Something to be timed.
+type Run<'r> = (&'r str, &'r mut dyn FnMut() -> Result<()>);
+
+/// Runs them in turn, prints what they took in milliseconds, and returns the
+/// medians.
+fn alternate<const N: usize>(samples: usize, runs: [Run<'_>; N]) -> Result<[f64; N]> {
+    let mut times: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+    let mut runs = runs;
+    for _ in 0..samples {
+        for ((_, run), times) in runs.iter_mut().zip(&mut times) {
+            let begun = Instant::now();
+            run()?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    for ((name, _), times) in runs.iter().zip(&mut times) {
+        show(name, times, "ms");
+    }
+    Ok(times.map(|times| times[times.len() / 2]))
+}
+
+fn show(name: &str, times: &mut [f64], unit: &str) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let (least, most) = (times[0], times[times.len() - 1]);
+    let median = times[times.len() / 2];
+    println!("{name:>44}: {median:9.3} {unit} ({least:.3} to {most:.3})");
+    median
+}
+
+fn aim(what: &str, reached: f64, aim: &str) {
+    println!("aim: {what}: {reached:.2} ({aim})");
+}
+
+fn quiet(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Result<()> {
+    let mut command = Command::new(program);
+    arguments.iter().for_each(|argument| {
+        command.arg(argument);
+    });
+    let status = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    status
+        .success()
+        .then_some(())
+        .ok_or_else(|| format!("{program}: {status}").into())
+}
