@@ -392,7 +392,10 @@ impl Request {
                 K::ReadOnly,
                 "the directory is in a read-only subvolume or file system",
             ),
-            (Self::Delete, Errno::EINVAL) => (K::NotSubvolume, "not a subvolume"),
+            (Self::Delete, Errno::EINVAL) => (
+                K::NotSubvolume,
+                "not a subvolume, or the top level, which cannot be deleted",
+            ),
             (Self::Delete, Errno::ENOTEMPTY) => (
                 K::NotEmpty,
                 "subvolumes are nested in it; delete those first",
@@ -443,7 +446,9 @@ impl Request {
                 K::InvalidSize,
                 "the size is below 256 MiB or beyond the end of the device",
             ),
-            (Self::Resize, Errno::ENODEV) => (K::NotFound, "the file system has no such device"),
+            (Self::Resize | Self::Scrub, Errno::ENODEV) => {
+                (K::NotFound, "the file system has no such device")
+            }
             (Self::Resize, Errno::ENOSPC) => {
                 (K::NoSpace, "what is stored does not fit into this size")
             }

@@ -480,6 +480,11 @@ pub(crate) fn open_root(fs: BorrowedFd<'_>, id: SubvolId) -> Result<OwnedFd> {
         let bytes = item.data.get(..8)?.try_into().ok()?;
         generation = Some(u64::from_le_bytes(bytes));
         Some(())
+    })
+    .map_err(|error| match error.kind() {
+        // Says which one.
+        ErrorKind::NotFound => wrap(Errno::ENOENT),
+        _ => error,
     })?;
     let generation = generation.ok_or_else(|| wrap(Errno::ENOENT))?;
     uapi::open_root_by_id(fs, id.get(), generation).map_err(wrap)

@@ -138,7 +138,6 @@ pub fn scrub(fs: impl AsFd, devid: u64, read_only: bool) -> Result<ScrubCounters
     let shown = || format!("device {devid} of {}", target(fs));
     match result {
         Ok(()) => Ok(ScrubCounters::new(&progress)),
-        Err(Errno::ENODEV) => Err(Error::os(Request::Scrub.op(), shown(), Errno::ENOENT)),
         Err(errno) => Err(Error::ioctl(Request::Scrub, shown(), fs, errno)),
     }
 }
@@ -373,7 +372,7 @@ impl QgroupId {
         }
     }
 
-    fn raw(self) -> u64 {
+    pub(crate) fn raw(self) -> u64 {
         u64::from(self.level) << 48 | (self.number & ((1 << 48) - 1))
     }
 }

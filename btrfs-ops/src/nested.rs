@@ -131,7 +131,7 @@ impl Subvolume {
 /// done once, at the end.
 ///
 /// Nothing can be deleted from inside of a read-only one, so those that hold
-/// others become writable first.
+/// others become writable first; without `CAP_SYS_ADMIN` all do.
 ///
 /// # Errors
 ///
@@ -182,13 +182,36 @@ pub fn delete_nested(
             let shown = || target_in(top.as_fd(), listed.path.as_os_str());
             let from =
                 below(top.as_fd(), directory).map_err(|errno| Error::os(op, shown(), errno))?;
-            deleted.extend(delete(&from, name, &each)?.id());
+            deleted.extend(delete_read_only(from.as_fd(), name, &each)?.id());
         }
     }
-    if let Deleted::Done(id) = delete(parent, name, options)? {
+    if let Deleted::Done(id) = delete_read_only(parent, name, options)? {
         deleted.push(id);
     }
     Ok(deleted)
+}
+
+/// Deletes one that is read-only, too: without `CAP_SYS_ADMIN` it has to become
+/// writable before.
+fn delete_read_only(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    options: &DeleteOptions,
+) -> Result<Deleted> {
+    match delete(parent, name, options) {
+        Err(error) if error.kind() == ErrorKind::ReadOnly => {
+            let fd = openat(parent, name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty());
+            let writable = fd
+                .map_err(|errno| Error::os(Request::Delete.op(), target_in(parent, name), errno))
+                .and_then(|fd| Subvolume::from_fd(fd)?.make_writable(ReceivedUuid::Clear));
+            // Else it is not that, and the first error says more.
+            match writable {
+                Ok(()) => delete(parent, name, options),
+                Err(_) => Err(error),
+            }
+        }
+        other => other,
+    }
 }
 
 /// Makes two subvolumes change places, in one step: there is no moment at which

@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::fstatfs;
 
 use crate::error::{Error, ErrorKind, Request, Result};
+use crate::maintain::QgroupId;
 use crate::search;
 use crate::types::{Generation, SubvolId, Uuid, check_name};
 use crate::uapi;
@@ -156,6 +157,10 @@ impl SubvolumeInfo {
     }
 }
 
+fn raw(qgroups: &[QgroupId]) -> Vec<u64> {
+    qgroups.iter().map(|qgroup| qgroup.raw()).collect()
+}
+
 fn access(read_only: bool) -> Access {
     if read_only {
         Access::ReadOnly
@@ -270,9 +275,27 @@ impl Subvolume {
     /// ```
     #[doc(alias = "BTRFS_IOC_SUBVOL_CREATE_V2")]
     pub fn create(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<Self> {
+        Self::create_in_qgroups(parent, name, &[])
+    }
+
+    /// Creates a subvolume as [`create`](Self::create) does, from its beginning
+    /// a member of these qgroups, beside the one of its own.
+    ///
+    /// The kernel ignores groups that do not exist, and all of them while quotas
+    /// are off: [`qgroups`](crate::qgroups) says which exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    #[doc(alias = "BTRFS_SUBVOL_QGROUP_INHERIT")]
+    pub fn create_in_qgroups(
+        parent: impl AsFd,
+        name: impl AsRef<OsStr>,
+        qgroups: &[QgroupId],
+    ) -> Result<Self> {
         let (parent, name) = (parent.as_fd(), name.as_ref());
         let bytes = check_name(Request::Create.op(), name)?;
-        uapi::subvol_create(parent, bytes)
+        uapi::subvol_create(parent, bytes, &raw(qgroups))
             .map_err(|e| Error::ioctl(Request::Create, target_in(parent, name), parent, e))?;
         open_new(Request::Create, parent, name)
     }
@@ -321,9 +344,30 @@ impl Subvolume {
         name: impl AsRef<OsStr>,
         access: Access,
     ) -> Result<Self> {
+        self.snapshot_in_qgroups(parent, name, access, &[])
+    }
+
+    /// Takes a snapshot as [`snapshot`](Self::snapshot) does, from its beginning
+    /// a member of these qgroups, beside the one of its own; see
+    /// [`create_in_qgroups`](Self::create_in_qgroups). The sums of a group that
+    /// a snapshot is put into are wrong, and its limits do not hold, until
+    /// [`rescan_quotas`](crate::rescan_quotas).
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot`](Self::snapshot).
+    #[doc(alias = "BTRFS_SUBVOL_QGROUP_INHERIT")]
+    pub fn snapshot_in_qgroups(
+        &self,
+        parent: impl AsFd,
+        name: impl AsRef<OsStr>,
+        access: Access,
+        qgroups: &[QgroupId],
+    ) -> Result<Self> {
         let (parent, name) = (parent.as_fd(), name.as_ref());
         let bytes = check_name(Request::Snapshot.op(), name)?;
-        uapi::snap_create(parent, self.fd.as_fd(), bytes, access == Access::ReadOnly).map_err(
+        let read_only = access == Access::ReadOnly;
+        uapi::snap_create(parent, self.as_fd(), bytes, read_only, &raw(qgroups)).map_err(
             |errno| {
                 let both = format!("{} as {}", target(self.as_fd()), target_in(parent, name));
                 Error::ioctl(Request::Snapshot, both, parent, errno)

@@ -55,6 +55,8 @@ pub(crate) const SUBVOL_RDONLY: u64 = 1 << 1;
 /// `BTRFS_ROOT_SUBVOL_RDONLY`: the same state as stored in the root item, and
 /// as `GET_SUBVOL_INFO` reports it.
 pub(crate) const ROOT_SUBVOL_RDONLY: u64 = 1 << 0;
+/// `BTRFS_SUBVOL_QGROUP_INHERIT`.
+const SUBVOL_QGROUP_INHERIT: u64 = 1 << 2;
 /// `BTRFS_SUBVOL_SPEC_BY_ID`.
 const SUBVOL_SPEC_BY_ID: u64 = 1 << 4;
 /// `BTRFS_SUBVOL_SYNC_COUNT`, Linux 6.13.
@@ -72,11 +74,18 @@ struct VolArgsV2 {
     fd: i64,
     transid: u64,
     flags: u64,
-    unused: [u64; 4],
+    /// With `BTRFS_SUBVOL_QGROUP_INHERIT`: bytes at `inherit`, and where they are.
+    inherit_size: u64,
+    inherit: *const u64,
+    unused: [u64; 2],
     /// A union in C: a name, or a subvolume id in its first eight bytes.
     name: [u8; 4040],
 }
-const _: () = assert!(size_of::<VolArgsV2>() == 4096 && offset_of!(VolArgsV2, name) == 56);
+const _: () = assert!(
+    size_of::<VolArgsV2>() == 4096
+        && offset_of!(VolArgsV2, inherit_size) == 24
+        && offset_of!(VolArgsV2, name) == 56
+);
 
 /// `struct btrfs_ioctl_vol_args`.
 #[repr(C)]
@@ -322,33 +331,65 @@ fn vol_args(name: &[u8]) -> Result<Box<VolArgsV2>, Errno> {
         fd: 0,
         transid: 0,
         flags: 0,
-        unused: [0; 4],
+        inherit_size: 0,
+        inherit: std::ptr::null(),
+        unused: [0; 2],
         name: [0; 4040],
     });
     put_name(&mut args.name, name)?;
     Ok(args)
 }
 
-/// `BTRFS_IOC_SUBVOL_CREATE_V2`.
-pub(crate) fn subvol_create(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+/// `struct btrfs_qgroup_inherit`: flags, three counts, a limit (nine words in
+/// all), then the groups.
+fn qgroup_inherit(qgroups: &[u64]) -> Vec<u64> {
+    let mut words = vec![0, qgroups.len() as u64, 0, 0, 0, 0, 0, 0, 0];
+    words.extend(qgroups);
+    words
+}
+
+impl VolArgsV2 {
+    /// `words` must outlive the request.
+    fn inherit(&mut self, words: &[u64], qgroups: &[u64]) {
+        // Without quotas the kernel would refuse even an empty list.
+        if !qgroups.is_empty() {
+            self.flags |= SUBVOL_QGROUP_INHERIT;
+            self.inherit_size = size_of_val(words) as u64;
+            self.inherit = words.as_ptr();
+        }
+    }
+}
+
+/// `BTRFS_IOC_SUBVOL_CREATE_V2`, as a member of these qgroups.
+pub(crate) fn subvol_create(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    qgroups: &[u64],
+) -> Result<(), Errno> {
     let mut args = vol_args(name)?;
-    // SAFETY: the request reads one `VolArgsV2`, which lives until the end of
-    // this function; no flag says that it holds a pointer.
+    let words = qgroup_inherit(qgroups);
+    args.inherit(&words, qgroups);
+    // SAFETY: the request reads one `VolArgsV2`; it and what it points to,
+    // `inherit_size` bytes, live until the end of this function.
     unsafe { call(parent, SUBVOL_CREATE_V2, &raw mut *args) }.map(drop)
 }
 
-/// `BTRFS_IOC_SNAP_CREATE_V2`.
+/// `BTRFS_IOC_SNAP_CREATE_V2`, as a member of these qgroups.
 pub(crate) fn snap_create(
     parent: BorrowedFd<'_>,
     source: BorrowedFd<'_>,
     name: &[u8],
     read_only: bool,
+    qgroups: &[u64],
 ) -> Result<(), Errno> {
     let mut args = vol_args(name)?;
     args.fd = i64::from(source.as_raw_fd());
     args.flags = if read_only { SUBVOL_RDONLY } else { 0 };
+    let words = qgroup_inherit(qgroups);
+    args.inherit(&words, qgroups);
     // SAFETY: the request reads one `VolArgsV2`; the descriptor in it is
-    // borrowed for the call; without the qgroup flag it holds no pointer.
+    // borrowed for the call; it and what it points to, `inherit_size` bytes,
+    // live until the end of this function.
     unsafe { call(parent, SNAP_CREATE_V2, &raw mut *args) }.map(drop)
 }
 
@@ -806,6 +847,17 @@ mod tests {
         ("BTRFS_SUBVOL_RDONLY", SUBVOL_RDONLY),
         ("BTRFS_ROOT_SUBVOL_RDONLY", ROOT_SUBVOL_RDONLY),
         ("BTRFS_SUBVOL_SPEC_BY_ID", SUBVOL_SPEC_BY_ID),
+        ("BTRFS_SUBVOL_QGROUP_INHERIT", SUBVOL_QGROUP_INHERIT),
+        (
+            "offsetof(struct btrfs_ioctl_vol_args_v2, size)",
+            offset_of!(VolArgsV2, inherit_size) as u64,
+        ),
+        (
+            "offsetof(struct btrfs_ioctl_vol_args_v2, qgroup_inherit)",
+            offset_of!(VolArgsV2, inherit) as u64,
+        ),
+        ("offsetof(struct btrfs_qgroup_inherit, num_qgroups)", 8),
+        ("sizeof(struct btrfs_qgroup_inherit)", 72),
         ("BTRFS_FS_INFO_FLAG_GENERATION", FS_INFO_FLAG_GENERATION),
         ("BTRFS_DEV_STAT_VALUES_MAX", DEV_STAT_VALUES_MAX as u64),
         (

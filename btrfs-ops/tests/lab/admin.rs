@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use btrfs_ops::{
-    Alarm, BalanceFilter, Bytes, Capabilities, ErrorKind, HealthProbe, QgroupId, Size, SubvolId,
-    Subvolume, assign_qgroup, balance, balance_cancel, balance_resume, balance_status,
+    Access, Alarm, BalanceFilter, Bytes, Capabilities, ErrorKind, HealthProbe, QgroupId, Size,
+    SubvolId, Subvolume, assign_qgroup, balance, balance_cancel, balance_resume, balance_status,
     create_qgroup, default_subvolume, delete, devices, disable_quotas, enable_quotas, limit_qgroup,
     qgroups, quota_rescan_runs, remove_qgroup, rescan_quotas, resize, scrub, scrub_all,
     scrub_cancel, scrub_status, set_default_subvolume, space, sync,
@@ -208,11 +208,28 @@ fn quotas() {
     let full = fs::write(store.path.join("sub/more"), vec![5u8; 3 << 20])
         .and_then(|()| File::open(store.path.join("sub/more"))?.sync_all());
     assert_eq!(full.unwrap_err().raw_os_error(), Some(libc::EDQUOT));
+    // Members from their beginning; the sums are to be scanned anew then.
+    let root_of = |path: &str| Subvolume::open(store.path.join(path)).unwrap();
+    sub.snapshot_in_qgroups(&root, "member", Access::ReadOnly, &[group])
+        .unwrap();
+    Subvolume::create_in_qgroups(&root, "empty", &[group]).unwrap();
+    let text = run(Command::new("btrfs")
+        .args(["qgroup", "show", "-p"])
+        .arg(&store.path));
+    let text = String::from_utf8_lossy(&text).into_owned();
+    for name in ["member", "empty"] {
+        let own = QgroupId::from(root_of(name).id().unwrap()).to_string();
+        let line = text.lines().find(|line| line.starts_with(&own)).unwrap();
+        assert!(line.contains("1/7"), "{line}");
+    }
     assert_eq!(
         remove_qgroup(&root, group).unwrap_err().kind(),
         ErrorKind::Busy
     );
-    assign_qgroup(&root, own, group, false).unwrap();
+    for name in ["sub", "member", "empty"] {
+        let own = QgroupId::from(root_of(name).id().unwrap());
+        assign_qgroup(&root, own, group, false).unwrap();
+    }
     remove_qgroup(&root, group).unwrap();
     disable_quotas(&root).unwrap();
     assert_eq!(qgroups(&root).unwrap(), None);

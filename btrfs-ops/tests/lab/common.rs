@@ -33,7 +33,7 @@ pub(crate) fn run_deep_on_node(lab: &str, disks: &[&str], tests: &[&str]) {
 fn run_within(deadline: Duration, lab: &str, disks: &[&str], tests: &[&str]) {
     let lab = Lab::builder()
         .name(lab)
-        .packages(["btrfs-progs"])
+        .packages(["btrfs-progs", "libbtrfsutil-dev", "strace"])
         .node("node1", |n| disks.iter().fold(n, |n, size| n.disk(*size)))
         .start_for_test();
     let Some(lab) = lab else { return };

@@ -5,9 +5,11 @@
 
 mod admin;
 mod common;
+mod errnos;
 mod faults;
 mod group;
 mod hostile;
+mod oracle;
 mod power;
 mod streams;
 mod sums;
@@ -24,14 +26,15 @@ use std::time::Duration;
 
 use btrfs_ops::{
     Access, BlockGroupKind, DeleteOptions, Deleted, ErrorKind, Listing, Method, ReceivedUuid,
-    Scope, SubvolId, Subvolume, delete, delete_by_id, delete_path, device_stats, devices,
-    filesystem_info, is_subvolume, label, list, list_by_walking, set_label, space, sync,
+    Scope, SubvolId, Subvolume, delete, delete_by_id, delete_nested, delete_path, device_stats,
+    devices, filesystem_info, is_subvolume, label, list, list_by_walking, set_label, space, sync,
     wait_cleaned,
 };
 use common::{
     Background, DEADLINE, DEVICE, SECOND, Store, as_nobody, btrfs, or_dash, run, show, until,
 };
 use nix::mount::{MsFlags, mount, umount};
+use oracle::{assert_as_libbtrfsutil, prepare_libbtrfsutil};
 
 #[test]
 fn on_a_node() {
@@ -47,6 +50,8 @@ fn on_a_node() {
             "received_uuid",
             "file_system",
             "full_and_read_only",
+            "errnos::table",
+            "oracle::system_calls",
         ],
     );
 }
@@ -369,6 +374,21 @@ fn ten_thousand() {
     assert_eq!(as_oracle(&listing), oracle(&store.path));
     let walked = list_by_walking(&root).unwrap();
     assert_eq!(walked.subvolumes, listing.subvolumes);
+    prepare_libbtrfsutil();
+    assert_as_libbtrfsutil(&listing, &store.path);
+    as_nobody("ten_thousand_by_nobody");
+}
+
+#[test]
+#[ignore = "runs inside a node, as nobody"]
+fn ten_thousand_by_nobody() {
+    let path = Path::new("/mnt/many");
+    let listing = list(Subvolume::open(path).unwrap(), Scope::Below).unwrap();
+    assert_eq!(
+        (listing.method, listing.subvolumes.len()),
+        (Method::Walk, 10_000)
+    );
+    assert_as_libbtrfsutil(&listing, path);
 }
 
 /// Id, generation, parent, uuids and path, as `btrfs subvolume list` prints them.
@@ -457,6 +477,9 @@ fn listing_equals_btrfs_progs() {
         "two ways, one answer"
     );
 
+    prepare_libbtrfsutil();
+    assert_as_libbtrfsutil(&listing, &store.path);
+
     // From a nested subvolume: relative paths below it, all of them on demand.
     let below = list(&outer, Scope::Below).unwrap();
     let paths: Vec<_> = below
@@ -529,6 +552,10 @@ fn nobody_by_default() {
         .map(|l| l.path.to_str().unwrap())
         .collect();
     assert_eq!(paths, ["theirs", "theirs/nested"]);
+    assert_as_libbtrfsutil(
+        &list(Subvolume::open(path.join("theirs")).unwrap(), Scope::Below).unwrap(),
+        &path.join("theirs"),
+    );
     // One cannot be opened; of the other 6.1 does not even tell the path, 6.18
     // does.
     assert_eq!(listing.unreachable.len(), 2);
@@ -598,6 +625,30 @@ fn nobody_may_delete() {
         }
     }
     assert!(!Path::new("/mnt/nobody/open/own").exists());
+    // With all that is nested, read-only and not.
+    let app = Subvolume::create(&open, "app").unwrap();
+    Subvolume::create(&app, "inner").unwrap();
+    let frozen = Subvolume::create_path("/mnt/nobody/open/app/inner/frozen").unwrap();
+    frozen.make_read_only().unwrap();
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let copy = app.snapshot_nested(&open, "copy", access).unwrap();
+        assert_eq!(copy.count, 3);
+        let inner = Subvolume::open("/mnt/nobody/open/copy/inner/frozen").unwrap();
+        assert_eq!(inner.access().unwrap(), access);
+        let deleted = delete_nested(&open, "copy", &DeleteOptions::new()).unwrap();
+        assert_eq!(deleted.len(), 3);
+    }
+    assert_eq!(
+        delete_nested(&open, "app", &DeleteOptions::new())
+            .unwrap()
+            .len(),
+        3
+    );
+    // What is not theirs stays, and whole.
+    let store = File::open("/mnt/nobody").unwrap();
+    let error = delete_nested(&store, "theirs", &DeleteOptions::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+    assert!(is_subvolume("/mnt/nobody/theirs/nested").unwrap());
 }
 
 #[test]
