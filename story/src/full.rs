@@ -102,7 +102,8 @@ fn partition(cluster: &mut Cluster) -> Result<()> {
     }
     cluster.writes(100)?;
     cluster.join_nodes()?;
-    cluster.writes(100)
+    cluster.writes(100)?;
+    cluster.read_stores()
 }
 
 /// A node stands still for longer than DRBD waits, and goes on as if nothing had been.
@@ -130,7 +131,8 @@ fn hang(cluster: &mut Cluster) -> Result<()> {
             .stage
             .failover(other(owner), &["wait-sync", resource], 0)?;
     }
-    cluster.writes(100)
+    cluster.writes(100)?;
+    cluster.read_stores()
 }
 
 /// Both nodes go down one after the other and come back in both orders: the newer data serves.
@@ -172,6 +174,7 @@ fn cold_starts(cluster: &mut Cluster) -> Result<()> {
         for (resource, _) in RESOURCES {
             cluster.stage.failover(older, &["wait-sync", resource], 0)?;
         }
+        cluster.read_stores()?;
         balance(cluster)?;
     }
     Ok(())
