@@ -172,6 +172,11 @@ impl Container {
             let detail = format!("{} is there already", dir.display());
             return Err(self.error(call, ErrorKind::AlreadyDefined, detail));
         }
+        if !options.keep_name && name.as_str().len() > ContainerName::HOST_NAME_MAX {
+            let detail = "liblxc makes it the host name as well, which has at most 64 bytes: \
+                keep the host name, or take a shorter one";
+            return Err(self.error(call, ErrorKind::InvalidName, detail));
+        }
         if !options.allow_running {
             match self.state_within(deadline)? {
                 Outcome::Done(State::Stopped) => {}
@@ -272,8 +277,8 @@ impl Container {
                 .map_err(|error| self.io(CALL, "a configuration cannot be read", error))?;
             let text = layout::rebase(&text, &old_snapshots, &layout::snapshots_dir(&new));
             let mut config = ConfigFile::parse(&layout::rebase(&text, &old, &new));
-            if config.get("lxc.uts.name") == Some(OsStr::new(self.name().as_str())) {
-                config.set("lxc.uts.name", name.as_str());
+            if config.get("lxc.uts.name") == Some(OsStr::new(self.name().host_name())) {
+                config.set("lxc.uts.name", name.host_name());
             }
             config.write(&file)
         };

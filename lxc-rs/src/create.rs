@@ -34,7 +34,7 @@ pub struct CreateSpec<'a> {
 
 impl<'a> CreateSpec<'a> {
     /// An empty root file system and no configuration but its place and the
-    /// host name, which is the container's name.
+    /// host name, which is the container's name, or the first 64 bytes of it.
     pub fn new(name: ContainerName) -> Self {
         Self {
             name,
@@ -141,7 +141,7 @@ impl Container {
         }
         if !config.iter().any(|(key, _)| key == "lxc.uts.name") {
             call.edits
-                .push(set("lxc.uts.name", OsStr::new(name.as_str())));
+                .push(set("lxc.uts.name", OsStr::new(name.host_name())));
         }
         for (key, value) in &config {
             if key == "lxc.rootfs.path" {

@@ -235,6 +235,9 @@ impl ContainerName {
     /// the names of cgroups.
     pub const MAX: usize = 230;
 
+    /// Longest host name in bytes (`HOST_NAME_MAX`, linux/limits.h).
+    pub(crate) const HOST_NAME_MAX: usize = 64;
+
     /// Takes a name that can be a directory of its own in an lxcpath.
     ///
     /// # Errors
@@ -268,6 +271,15 @@ impl ContainerName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The host name that goes with it: as much of it as the kernel takes.
+    pub(crate) fn host_name(&self) -> &str {
+        let mut length = self.0.len().min(Self::HOST_NAME_MAX);
+        while !self.0.is_char_boundary(length) {
+            length -= 1;
+        }
+        &self.0[..length]
     }
 
     pub(crate) fn to_c(&self) -> CString {
@@ -342,5 +354,7 @@ mod tests {
         for name in ["m1", "web-1.example", "Ünï", &"x".repeat(230)] {
             ContainerName::new(name).unwrap();
         }
+        let long = ContainerName::new(format!("{}Ü{long}", "x".repeat(63))[..200].to_owned());
+        assert_eq!(long.unwrap().host_name(), "x".repeat(63));
     }
 }

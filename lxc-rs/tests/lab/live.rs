@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -10,8 +11,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lxc_rs::{
-    AttachCommand, Backing, Container, ErrorKind, LxcPath, Mount, Namespace, Outcome, StartOptions,
-    State, Template, list, states,
+    AttachCommand, Backing, CloneOptions, Container, ErrorKind, LxcPath, Mount, Namespace, Outcome,
+    RestoreOptions, SnapshotOptions, StartOptions, State, StateEvent, StateEvents, Template,
+    active, layout, list, states,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -255,12 +257,9 @@ fn inner_devices_and_mounts() {
     assert_eq!(kind(m2.seccomp_notify_fd()), ErrorKind::Unsupported);
     let devpts = m2.devpts_fd().unwrap();
     assert!(
-        fs::metadata(format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&devpts)
-        ))
-        .unwrap()
-        .is_dir()
+        fs::metadata(format!("/proc/self/fd/{}", devpts.as_raw_fd()))
+            .unwrap()
+            .is_dir()
     );
     stop(&m2);
     assert_eq!(kind(m2.devpts_fd()), ErrorKind::NotRunning);
@@ -740,4 +739,96 @@ fn inner_bad_input() {
         }
         Err(error) => assert_eq!(error.kind(), ErrorKind::Refused, "{error}"),
     }
+}
+
+/// Paths and names that have in them what files and sockets are made of.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_odd_paths() {
+    let store = store("odd");
+    // Too long for the names of sockets, which are hashed then.
+    let long = format!("a b#c:d=e,f/{}/{}", "d".repeat(120), "e".repeat(60));
+    let called = &format!("n:1,x=y#z{}", "n".repeat(90));
+    let dir = store.as_path().join(long);
+    fs::create_dir_all(&dir).unwrap();
+    let store = LxcPath::new(&dir).unwrap();
+    let mut events = StateEvents::open(&store).unwrap();
+    let m1 = create(&store, called);
+    assert!(m1.rootfs().unwrap().unwrap().is_subvolume());
+    start(&m1);
+    assert_eq!(m1.state().unwrap(), State::Running);
+    assert_eq!(active(&store).unwrap(), [name(called)]);
+    let seen = states(&store).unwrap();
+    assert!(matches!(&seen[..], [(_, Ok(State::Running))]), "{seen:?}");
+    assert_eq!(sh(&m1, "echo $((6 * 7))"), "42");
+    let again = m1.start(&StartOptions::new(), LONG).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyRunning, "{again}");
+    let event = events.next(LONG).unwrap();
+    let ours = |event: &StateEvent| matches!(event, StateEvent::Changed { container, .. } if container == called);
+    assert!(event.as_ref().is_some_and(ours), "{event:?}");
+    drop(events);
+    done(m1.shutdown(LONG));
+    done(m1.snapshot(&SnapshotOptions::new().comment("x"), LONG));
+    assert_eq!(layout::snapshots(&m1.dir()).unwrap().len(), 1);
+    done(m1.restore_snapshot("snap0", &RestoreOptions::new(), LONG));
+    let too_long = name(&"o".repeat(65));
+    let error = m1.clone_to(too_long.clone(), &CloneOptions::new(), LONG);
+    assert_eq!(kind(error), ErrorKind::InvalidName);
+    let keeping = CloneOptions::new().keep_host_name();
+    let clone = done(m1.clone_to(too_long, &keeping, LONG));
+    assert!(clone.rootfs().unwrap().unwrap().is_subvolume());
+    done(clone.destroy(LONG));
+    let m1 = done(m1.rename(name(&"r".repeat(200)), LONG));
+    start(&m1);
+    assert_eq!(sh(&m1, "hostname"), "r".repeat(64));
+    stop(&m1);
+    done(m1.destroy_with_snapshots(LONG));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+nix::ioctl_readwrite!(take_question, b'!', 0, libc::seccomp_notif);
+nix::ioctl_readwrite!(give_answer, b'!', 1, libc::seccomp_notif_resp);
+
+/// A system call that this program decides about.
+#[test]
+#[ignore = "runs inside a node"]
+#[allow(unsafe_code, reason = "two ioctls of seccomp")]
+fn inner_seccomp() {
+    let store = store("seccomp");
+    let profile = store.as_path().join("profile");
+    fs::write(&profile, "2\ndenylist\nswapoff notify\n").unwrap();
+    let m1 = configured(
+        &store,
+        "m1",
+        &[("lxc.seccomp.profile", profile.to_str().unwrap())],
+    );
+    let asks = "busybox swapoff /nothing 2>/root/said; sleep 100000";
+    let options = StartOptions::new().command(["/bin/sh", "-c", asks]);
+    done(m1.start(&options, LONG));
+    let asked = m1.seccomp_notify_fd().unwrap();
+    // SAFETY: numbers, for which zero is what the kernel wants to see.
+    let mut question: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: reads and writes one value of this type.
+    unsafe { take_question(asked.as_raw_fd(), &mut question) }.unwrap();
+    assert_eq!(i64::from(question.data.nr), libc::SYS_swapoff);
+    let mut answer = libc::seccomp_notif_resp {
+        id: question.id,
+        val: 0,
+        error: -libc::EDOM,
+        flags: 0,
+    };
+    // SAFETY: as above.
+    unsafe { give_answer(asked.as_raw_fd(), &mut answer) }.unwrap();
+    let begun = Instant::now();
+    let said = || fs::read_to_string(m1.dir().join("rootfs/root/said")).unwrap_or_default();
+    while said().is_empty() {
+        assert!(begun.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        said().contains("Numerical argument out of domain"),
+        "{}",
+        said()
+    );
+    stop(&m1);
 }

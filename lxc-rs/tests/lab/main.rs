@@ -73,6 +73,8 @@ const MORE: &[&str] = &[
     "live::inner_checkpoint",
     "live::inner_template",
     "live::inner_bad_input",
+    "live::inner_odd_paths",
+    "live::inner_seccomp",
     "events::inner_events",
     "oracles::inner_oracles",
     "unprivileged::inner_unprivileged",
