@@ -1,7 +1,11 @@
-//! What the programs share: exit statuses.
+//! What the programs share: exit statuses, manual pages.
 //!
-//! The programs themselves are `failover` and `drbd-helper`; the README says
-//! what they do and what their output means.
+//! The programs themselves are described in the README: what they do, and what
+//! their output means.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
 
 /// Exit statuses of `failover`.
 pub mod exit {
@@ -42,4 +46,30 @@ pub mod fence_peer {
     pub const NOT_FENCED: u8 = 1;
     /// The peer is off.
     pub const FENCED: u8 = 7;
+}
+
+/// Writes the manual pages of a program, one for each of its commands, if its arguments are
+/// `--man-pages DIR`; how it ended then.
+///
+/// Not an option like the others: it must not ask for what a run needs.
+#[must_use]
+pub fn man_pages(program: clap::Command) -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != "--man-pages" {
+        return None;
+    }
+    let rest: Vec<OsString> = arguments.collect();
+    let [directory] = &rest[..] else {
+        eprintln!("usage: {} --man-pages DIR", program.get_name());
+        return Some(ExitCode::from(exit::USAGE));
+    };
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| clap_mangen::generate_to(program, Path::new(directory)));
+    Some(match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", directory.display());
+            ExitCode::from(exit::ERROR)
+        }
+    })
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use btrfs_ops::retention::{Item, Pin, Schedule};
 use btrfs_ops::{DeleteOptions, ErrorKind, delete_path, stream};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 use tools::exit;
 
@@ -20,6 +20,9 @@ use cli::{Cli, Command};
 use store::{State, Target};
 
 fn main() -> ExitCode {
+    if let Some(ended) = tools::man_pages(Cli::command()) {
+        return ended;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ha_failover::placement::Placement;
 use serde::Serialize;
 use tools::exit;
@@ -111,6 +111,9 @@ struct Report<'a> {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = tools::man_pages(Cli::command()) {
+        return ended;
+    }
     let cli = Cli::parse();
     match run(&cli) {
         Ok((findings, fixed)) => {

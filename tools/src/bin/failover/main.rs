@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ha_failover::plan::Takeover;
 use ha_failover::{
     Attestation, CommandFencer, Error, Executor, Facts, FenceEvidence, Fencer, NewContainer, Node,
@@ -26,6 +26,9 @@ use output::Output;
 use progress::Progress;
 
 fn main() -> ExitCode {
+    if let Some(ended) = tools::man_pages(Cli::command()) {
+        return ended;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

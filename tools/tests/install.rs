@@ -1,4 +1,4 @@
-//! The systemd units are what systemd takes.
+//! What is installed beside the programs: systemd units, manual pages.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
@@ -37,4 +37,36 @@ fn systemd_takes_the_units() {
         seen += 1;
     }
     assert!(seen > 0);
+}
+
+#[test]
+fn every_command_has_its_manual_page() {
+    for (name, program, commands) in [
+        (
+            "failover",
+            env!("CARGO_BIN_EXE_failover"),
+            &["-takeover", "-plan-takeover", "-create-container"][..],
+        ),
+        (
+            "backup",
+            env!("CARGO_BIN_EXE_backup"),
+            &["-send", "-restore-test"],
+        ),
+        ("doctor", env!("CARGO_BIN_EXE_doctor"), &[]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Command::new(program)
+            .arg("--man-pages")
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        for command in [&[""], commands].concat() {
+            let page = std::fs::read_to_string(dir.path().join(format!("{name}{command}.1")));
+            let page = page.unwrap_or_else(|e| panic!("{name}{command}: {e}"));
+            assert!(page.contains(".SH SYNOPSIS"), "{name}{command}: {page}");
+        }
+        let refused = Command::new(program).arg("--man-pages").output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{name}: {refused:?}");
+    }
 }
