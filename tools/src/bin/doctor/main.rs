@@ -21,7 +21,7 @@ use tools::exit;
 /// configurations. Nothing of it is changed and nothing is run; corrected copies are written where
 /// `--fix-into` says.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "doctor", version)]
 struct Cli {
     /// The files of a node: NAME=DIRECTORY; once for each node.
     #[arg(long = "tree", value_name = "NAME=DIR", required = true, value_parser = tree_argument)]
