@@ -1,4 +1,4 @@
-//! In which state are 100 containers, 10 of them running?
+//! In which state are 100 containers, 30 of them running?
 //!
 //! Unit: milliseconds, median of all samples, in one node and one run.
 //! `lxc_rs::states` against the same question by liblxc's own calls in a C
@@ -22,7 +22,7 @@ use uml_lab::Lab;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const DEFINED: usize = 100;
-const RUNNING: usize = 10;
+const RUNNING: usize = 30;
 const LONG: Duration = Duration::from_secs(60);
 
 const RIVAL: &str = r#"
@@ -55,15 +55,15 @@ int main(int argc, char **argv) {
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().collect();
-    if let [_, word, samples, rival] = &arguments[..]
+    if let [_, word, samples, running, rival] = &arguments[..]
         && word == "--in-node"
     {
-        return in_node(samples.parse()?, rival);
+        return in_node(samples.parse()?, running.parse()?, rival);
     }
     // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
     let once = !arguments.iter().any(|argument| argument == "--bench")
         || arguments.iter().any(|argument| argument == "--test");
-    let samples = if once { 1 } else { 15 };
+    let (samples, running) = if once { (1, 4) } else { (15, RUNNING) };
 
     let program = std::env::current_exe()?;
     let dir = program.parent().ok_or("no directory for the rival")?;
@@ -83,11 +83,12 @@ fn main() -> Result<()> {
         .packages(["busybox-static", "lxc"])
         .node("node1", |node| node.memory("512M"))
         .start()?;
-    let samples = samples.to_string();
+    let (samples, running) = (samples.to_string(), running.to_string());
     let run = [
         program.as_os_str(),
         "--in-node".as_ref(),
         samples.as_ref(),
+        running.as_ref(),
         rival.as_os_str(),
     ];
     let command = uml_lab::Command::new(run[0]).args(&run[1..]);
@@ -98,7 +99,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn in_node(samples: usize, rival: &str) -> Result<()> {
+fn in_node(samples: usize, running: usize, rival: &str) -> Result<()> {
     let dir = Path::new("/srv/bench");
     let rootfs = Path::new("/srv/bench-rootfs");
     for inside in ["bin", "sbin", "dev", "proc", "sys", "etc"] {
@@ -120,7 +121,7 @@ fn in_node(samples: usize, rival: &str) -> Result<()> {
         fs::write(container.join("config"), config)?;
     }
     let store = LxcPath::new(dir)?;
-    for number in 0..RUNNING {
+    for number in 0..running {
         let container = Container::open(&store, format!("c{number:03}"))?;
         container.start(&StartOptions::new(), LONG)?.done()?;
     }
@@ -133,19 +134,19 @@ fn in_node(samples: usize, rival: &str) -> Result<()> {
     for _ in 0..samples {
         states.push(timed(|| {
             let states = lxc_rs::states(&store)?;
-            let running = states
+            let up = states
                 .iter()
                 .filter(|(_, state)| matches!(state, Ok(State::Running)));
-            assert_eq!((states.len(), running.count()), (DEFINED, RUNNING));
+            assert_eq!((states.len(), up.count()), (DEFINED, running));
             Ok(())
         })?);
         list.push(timed(|| {
             let listed = lxc_rs::list(&store)?;
-            let running = listed.iter().filter(|listed| {
+            let up = listed.iter().filter(|listed| {
                 let state = listed.container.as_ref().map(Container::state);
                 matches!(state, Ok(Ok(State::Running)))
             });
-            assert_eq!((listed.len(), running.count()), (DEFINED, RUNNING));
+            assert_eq!((listed.len(), up.count()), (DEFINED, running));
             Ok(())
         })?);
         ls.push(timed(|| {
@@ -162,16 +163,16 @@ fn in_node(samples: usize, rival: &str) -> Result<()> {
         let (counts, time) = line
             .rsplit_once(' ')
             .ok_or("the rival says something else")?;
-        assert_eq!(counts, format!("{DEFINED} {RUNNING}"));
+        assert_eq!(counts, format!("{DEFINED} {running}"));
         c_loop.push(time.parse::<f64>()?);
     }
-    for number in 0..RUNNING {
+    for number in 0..running {
         let container = Container::open(&store, format!("c{number:03}"))?;
         container.stop(LONG)?.done()?;
     }
 
     println!(
-        "{samples} samples, {DEFINED} containers, {RUNNING} running; milliseconds, median (least to most)"
+        "{samples} samples, {DEFINED} containers, {running} running; milliseconds, median (least to most)"
     );
     let median = |what: &str, times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);

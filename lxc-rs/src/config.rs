@@ -336,15 +336,17 @@ pub(crate) fn unmet_needs(container: &Container) -> Vec<(ErrorKind, String)> {
 pub(crate) fn foreign_rootfs(container: &Container) -> Option<String> {
     let lines = container.config_list("lxc.idmap").ok()?;
     let map = IdMap::parse(lines.iter().map(|line| line.as_bytes())).ok()?;
-    let rootfs = container.rootfs().ok()??;
-    let owner = fs::metadata(&rootfs.path).ok()?.uid();
-    if map.is_empty() || map.has_user(owner) || idmapped(container) {
+    if map.is_empty() || idmapped(container) {
         return None;
     }
-    Some(format!(
-        "its root file system {} belongs to user {owner}, who is nobody inside by its lxc.idmap",
-        rootfs.path.display()
-    ))
+    let rootfs = container.rootfs().ok()??;
+    let owner = fs::metadata(&rootfs.path).ok()?.uid();
+    (!map.has_user(owner)).then(|| {
+        format!(
+            "its root file system {} belongs to user {owner}, who is nobody inside by its lxc.idmap",
+            rootfs.path.display()
+        )
+    })
 }
 
 /// Whether liblxc is to map the ids of the root file system when it mounts it.

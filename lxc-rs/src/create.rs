@@ -1,6 +1,6 @@
 //! Creating a container on a Btrfs subvolume.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,6 +16,7 @@ use crate::path::{ContainerName, LxcPath};
 use crate::rootfs;
 use crate::runner::{Call, Next};
 use crate::state::Outcome;
+use crate::sys::Object;
 use crate::tree;
 use crate::wire::{Edit, Event, Reply, Verb};
 
@@ -103,9 +104,8 @@ impl Container {
     ///
     /// [`ErrorKind::NotBtrfs`]; [`ErrorKind::AlreadyDefined`] if anything has
     /// that name; [`ErrorKind::ConfigRejected`]; [`ErrorKind::Populate`] with
-    /// the cause as its source; [`ErrorKind::InvalidInput`] for an `lxc.idmap`
-    /// that is none; [`ErrorKind::Unsupported`] for a root file system of one's
-    /// own. After an error nothing is left.
+    /// the cause as its source; [`ErrorKind::Unsupported`] for a root file
+    /// system of one's own. After an error nothing is left.
     ///
     /// # Privileges
     ///
@@ -156,14 +156,19 @@ impl Container {
                 return Err(call.error(ErrorKind::InvalidInput, detail));
             }
             if key == "lxc.idmap" {
-                // liblxc would create it as those who stand for its users.
+                // Asked for here and written later: with it liblxc would create
+                // the container as those who stand for its users.
+                if !accepts(lxcpath, c"lxc.idmap", value) {
+                    let detail = format!("liblxc rejects lxc.idmap = {}", value.display());
+                    return Err(call.error(ErrorKind::ConfigRejected, detail));
+                }
                 continue;
             }
             call.edits.push(set(key, value));
         }
         let ids = || config.iter().filter(|(key, _)| key == "lxc.idmap");
         let map = IdMap::parse(ids().map(|(_, value)| value.as_bytes()))
-            .map_err(|error| call.error(ErrorKind::InvalidInput, error.to_string()))?;
+            .map_err(|error| call.error(ErrorKind::ConfigRejected, error.to_string()))?;
         if let Some(source) = &tree
             && !source.is_dir()
         {
@@ -218,6 +223,13 @@ pub(crate) fn set(key: &str, value: &OsStr) -> Edit {
         key: key.as_bytes().to_vec(),
         value: value.as_bytes().to_vec(),
     }
+}
+
+/// Whether liblxc takes the item, asked of a container that is not defined.
+fn accepts(lxcpath: &LxcPath, key: &CStr, value: &OsStr) -> bool {
+    let object = Object::open(lxcpath.library().clone(), c"idmap", lxcpath.c_path());
+    let value = CString::new(value.as_bytes());
+    matches!((object, value), (Some(object), Ok(value)) if object.set_config_item(key, &value))
 }
 
 /// Runs the creation; when liblxc has made the subvolume, fills it.

@@ -7,7 +7,6 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     users: bool,
-    groups: bool,
     inside: u32,
     outside: u32,
     count: u32,
@@ -40,12 +39,12 @@ impl IdMap {
 
     /// The user outside that is `inside` inside; `None` if it is nobody's.
     pub(crate) fn user(&self, inside: u32) -> Option<u32> {
-        self.outside(inside, |range| range.users)
+        self.outside(inside, true)
     }
 
     /// The group outside that is `inside` inside.
     pub(crate) fn group(&self, inside: u32) -> Option<u32> {
-        self.outside(inside, |range| range.groups)
+        self.outside(inside, false)
     }
 
     /// Whether the user of the machine is somebody inside.
@@ -58,8 +57,9 @@ impl IdMap {
         })
     }
 
-    fn outside(&self, inside: u32, of: fn(&Range) -> bool) -> Option<u32> {
-        self.0.iter().filter(|range| of(range)).find_map(|range| {
+    fn outside(&self, inside: u32, users: bool) -> Option<u32> {
+        let mut ranges = self.0.iter().filter(|range| range.users == users);
+        ranges.find_map(|range| {
             let nth = inside.checked_sub(range.inside)?;
             (nth < range.count).then(|| range.outside.checked_add(nth))?
         })
@@ -69,17 +69,15 @@ impl IdMap {
 impl Range {
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
-        let (users, groups) = match words.next()? {
-            "u" => (true, false),
-            "g" => (false, true),
-            "b" => (true, true),
+        let users = match words.next()? {
+            "u" => true,
+            "g" => false,
             _ => return None,
         };
         let mut number = || words.next()?.parse().ok();
         let (inside, outside, count) = (number()?, number()?, number()?);
         words.next().is_none().then_some(Self {
             users,
-            groups,
             inside,
             outside,
             count,
@@ -111,7 +109,8 @@ mod tests {
         let map = IdMap::parse([
             &b"u 0 100000 1000"[..],
             b"g  0 200000 1000",
-            b"b 1000 1000 1",
+            b"u 1000 1000 1",
+            b"g 1000 1000 1",
             b"u 4294967290 4294967290 5",
         ]);
         let map = map.unwrap();
@@ -125,7 +124,7 @@ mod tests {
         for bad in [
             "",
             "u 0 1",
-            "x 0 1 2",
+            "b 0 1 2",
             "u 0 1 2 3",
             "u -1 1 2",
             "u 0 1 4294967296",
