@@ -10,6 +10,7 @@ use crate::model::{
     VolumeNumber,
 };
 use crate::socket::{Connector, Deadline, Kernel, Transport};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -435,7 +436,6 @@ impl<T: Transport> Watcher<T> {
                 // Something about an object whose owner the model lacks.
                 self.stale |= !merge(&mut self.state, event, &mut changes);
             }
-            self.state.sort();
             if !changes.is_empty() {
                 self.ready.push_back(Update::Changed(changes));
             }
@@ -526,7 +526,6 @@ impl<T: Transport> Watcher<T> {
                 self.early.clear();
                 continue;
             }
-            state.sort();
             // The first of those that came meanwhile is where to go on.
             self.expected = self
                 .early
@@ -590,13 +589,13 @@ impl State {
     /// the model has, or is about something whose owner it lacks.
     pub fn apply(&mut self, event: Event) -> Vec<Change> {
         let mut changes = Vec::new();
-        merge(self, event, &mut changes);
         self.sort();
+        merge(self, event, &mut changes);
         changes
     }
 }
 
-/// Brings one event into the model; false when what the object belongs to is
+/// Brings one event into the model, which is in order and stays so; false when what the object belongs to is
 /// not there. A change repeated, or the end of an object that is gone, does
 /// nothing.
 fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
@@ -623,13 +622,14 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             if let Some(new_name) = new_name {
                 if let Some(found) = state.by_name_mut(&resource) {
                     found.name = new_name;
+                    state.sort();
                     changed(key, Action::Rename);
                 }
                 return true;
             }
             let (found, action) = entry(
                 &mut state.resources,
-                |r| r.name == resource,
+                |r| r.name.cmp(&resource),
                 || Resource::new(resource.clone()),
             );
             let old = found.clone();
@@ -663,7 +663,7 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             let Some(minor) = minor else { return true };
             let (found, action) = entry(
                 &mut owner.devices,
-                |d| d.volume == volume,
+                |d| d.volume.cmp(&volume),
                 || Device::new(minor, volume),
             );
             let old = found.clone();
@@ -693,9 +693,8 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
                 resource,
                 peer_node_id,
             };
-            let same = |c: &Connection| c.peer_node_id == peer_node_id;
             if destroy {
-                if remove(&mut owner.connections, same) {
+                if remove(&mut owner.connections, |c| c.peer_node_id == peer_node_id) {
                     changed(key, Action::Destroy);
                 }
                 return true;
@@ -705,9 +704,11 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             if peer_node_id.is_none() && addresses.is_none() {
                 return true;
             }
-            let (found, action) = entry(&mut owner.connections, same, || {
-                Connection::new(peer_node_id)
-            });
+            let (found, action) = entry(
+                &mut owner.connections,
+                |c| c.peer_node_id.cmp(&peer_node_id),
+                || Connection::new(peer_node_id),
+            );
             let old = found.clone();
             if name.is_some() {
                 found.name = name;
@@ -752,7 +753,7 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             }
             let (found, action) = entry(
                 &mut owner.peer_devices,
-                |p| p.volume == volume,
+                |p| p.volume.cmp(&volume),
                 || PeerDevice::new(volume),
             );
             let old = found.clone();
@@ -789,14 +790,18 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
                 }
                 return true;
             }
-            let (found, action) = entry(
-                &mut owner.paths,
-                |p| p.addresses == addresses,
-                || Path::new(addresses.clone(), None),
-            );
-            if action == Action::Create || found.established != established {
-                found.established = established;
-                changed(key, action);
+            // These stay in the order in which they came.
+            let found = owner.paths.iter_mut().find(|p| p.addresses == addresses);
+            match found {
+                Some(path) if path.established == established => {}
+                Some(path) => {
+                    path.established = established;
+                    changed(key, Action::Change);
+                }
+                None => {
+                    owner.paths.push(Path::new(addresses, established));
+                    changed(key, Action::Create);
+                }
             }
         }
         EventKind::Helper(_)
@@ -807,18 +812,17 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
     true
 }
 
-/// The object, made if it is not there.
+/// The object in a list that is in order, made in its place if it is not there.
 fn entry<T>(
     list: &mut Vec<T>,
-    same: impl Fn(&T) -> bool,
+    order: impl Fn(&T) -> Ordering,
     make: impl FnOnce() -> T,
 ) -> (&mut T, Action) {
-    match list.iter().position(same) {
-        Some(at) => (&mut list[at], Action::Change),
-        None => {
-            list.push(make());
-            let last = list.len() - 1;
-            (&mut list[last], Action::Create)
+    match list.binary_search_by(order) {
+        Ok(at) => (&mut list[at], Action::Change),
+        Err(at) => {
+            list.insert(at, make());
+            (&mut list[at], Action::Create)
         }
     }
 }

@@ -45,12 +45,16 @@ impl State {
             .find_map(|r| r.devices.iter().find(|d| d.minor == minor).map(|d| (r, d)))
     }
 
+    /// The same in a state that is in order, as ours are.
     pub(crate) fn by_name(&self, name: &ResourceName) -> Option<&Resource> {
-        self.resources.iter().find(|r| r.name == *name)
+        let at = self.resources.binary_search_by(|r| r.name.cmp(name)).ok()?;
+        self.resources.get(at)
     }
 
+    /// As [`State::by_name`].
     pub(crate) fn by_name_mut(&mut self, name: &ResourceName) -> Option<&mut Resource> {
-        self.resources.iter_mut().find(|r| r.name == *name)
+        let at = self.resources.binary_search_by(|r| r.name.cmp(name)).ok()?;
+        self.resources.get_mut(at)
     }
 }
 
