@@ -140,6 +140,8 @@ impl Connector for Kernel {
 pub struct Socket {
     fd: OwnedFd,
     port: u32,
+    /// Where datagrams arrive. Made once: to clear it costs more than to receive.
+    space: Box<[u8]>,
 }
 
 /// More than the kernel ever puts into one datagram of a dump
@@ -156,7 +158,8 @@ impl Socket {
         )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         let port = getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
-        let socket = Self { fd, port };
+        let space = vec![0; BUFFER].into_boxed_slice();
+        let socket = Self { fd, port, space };
         // Texts with errors, and errors without the request's copy: kernels
         // before 4.12 have neither, and answer without.
         let _ = socket.set(libc::NETLINK_EXT_ACK, 1);
@@ -219,8 +222,7 @@ impl Transport for Socket {
 
     fn receive(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> io::Result<Received> {
         loop {
-            buffer.resize(BUFFER, 0);
-            let mut slices = [IoSliceMut::new(buffer)];
+            let mut slices = [IoSliceMut::new(&mut self.space)];
             let flags = MsgFlags::MSG_TRUNC;
             let result = recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut slices, None, flags);
             match result {
@@ -229,13 +231,14 @@ impl Transport for Socket {
                     let truncated =
                         message.flags.contains(MsgFlags::MSG_TRUNC) || message.bytes > BUFFER;
                     let length = message.bytes.min(BUFFER);
-                    buffer.truncate(length);
+                    buffer.clear();
+                    buffer.extend_from_slice(&self.space[..length]);
                     return Ok(Received::Datagram(Datagram { sender, truncated }));
                 }
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::ENOBUFS) => return Ok(Received::Overrun),
                 Err(nix::Error::EAGAIN) => {
-                    if !self.wait(deadline)? {
+                    if deadline.passed() || !self.wait(deadline)? {
                         return Ok(Received::TimedOut);
                     }
                 }
