@@ -2,8 +2,8 @@
 
 use crate::load;
 use drbd_nl::codec::{Decoded, decode};
-use drbd_nl::wire::{Big, Control, Little, Messages};
-use drbd_nl::{Dialect, EventKind};
+use drbd_nl::wire::{Attrs, Big, Control, Little, Messages};
+use drbd_nl::{Dialect, EventKind, State};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -138,6 +138,62 @@ fn every_cut_is_refused() {
             }
         }
     }
+}
+
+/// Whatever bytes a kernel puts where names and texts are: they are kept, they
+/// print, and JSON of them is well-formed.
+#[test]
+fn strings_that_are_no_text_are_kept() {
+    let (mut replaced, mut resources) = (0, 0);
+    for family in load::all() {
+        let mut seen = std::collections::BTreeSet::new();
+        for run in &family.runs {
+            let mut state = State::default();
+            for message in run.received().filter(|m| m.kind() == run.family) {
+                let mut bytes = message.bytes.clone();
+                let strings: Vec<_> = strings(&message.bytes[28..]).collect();
+                for range in &strings {
+                    let string = &mut bytes[28..][range.clone()];
+                    string.fill(0xff);
+                    string[0] = b'"';
+                }
+                let decoded = decode::<Little>(family.dialect, run.family, &bytes);
+                let decoded =
+                    decoded.unwrap_or_else(|e| panic!("{}/{}: {e}", family.name, run.name));
+                for item in decoded {
+                    if seen.insert((message.command(), bytes.len())) {
+                        let debug = format!("{item:?}");
+                        assert!(strings.is_empty() || debug.contains(r#"\""#), "{debug}");
+                        replaced += strings.len();
+                    }
+                    if let Decoded::Event(event) = item {
+                        state.apply(event);
+                    }
+                }
+            }
+            for resource in &state.resources {
+                assert_eq!(resource.name.as_bytes()[0], b'"');
+                resources += 1;
+            }
+            let json = serde_json::to_string(&drbd_nl::json::Status(&state)).unwrap();
+            let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(back.as_array().unwrap().len(), state.resources.len());
+        }
+    }
+    assert!(replaced > 200 && resources > 20, "{replaced} {resources}");
+}
+
+/// Where strings are in the nests of a message: what ends in a NUL and is
+/// letters before it.
+fn strings(attrs: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let nests = Attrs::<Little>::new(attrs).filter_map(Result::ok);
+    let inner = nests.flat_map(|nest| nest.nest().filter_map(Result::ok));
+    inner.filter_map(|attr| {
+        let (nul, letters) = attr.payload.split_last()?;
+        let start = attr.payload.as_ptr().addr() - attrs.as_ptr().addr();
+        (*nul == 0 && !letters.is_empty() && letters.iter().all(u8::is_ascii_graphic))
+            .then(|| start..start + letters.len())
+    })
 }
 
 /// A cut with the length of the message corrected: fewer attributes, or an
