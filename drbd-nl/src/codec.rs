@@ -19,6 +19,7 @@ use std::path::PathBuf;
 /// One message, read.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "as for `EventKind`")]
 pub enum Decoded {
     /// The end of a dump, an error, an acknowledgement.
     Control(Control),

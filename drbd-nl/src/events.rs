@@ -81,6 +81,10 @@ pub struct Event {
     missing_docs,
     reason = "the fields are those of the objects in `model`"
 )]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the counters of a resync come often, and are not to cost an allocation"
+)]
 pub enum EventKind {
     /// A resource.
     Resource {
@@ -113,7 +117,7 @@ pub enum EventKind {
         volume: VolumeNumber,
         peer_node_id: Option<NodeId>,
         info: Option<PeerDeviceInfo>,
-        statistics: Option<Box<PeerDeviceStatistics>>,
+        statistics: Option<PeerDeviceStatistics>,
     },
     /// A path of a connection (9).
     Path {
@@ -260,6 +264,7 @@ pub struct LegacyEvent {
 /// What comes out of [`RawEvents`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "as for `EventKind`")]
 pub enum RawEvent {
     /// An event.
     Event(Event),
@@ -326,6 +331,7 @@ impl Filter {
 
 /// What a socket of events gives, dumps included.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "as for `EventKind`")]
 pub(crate) enum Item {
     Event(RawEvent),
     /// The dump asked for with this sequence number has ended.

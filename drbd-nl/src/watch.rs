@@ -761,7 +761,7 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
                 found.update(&info);
             }
             if let Some(statistics) = statistics {
-                found.statistics = *statistics;
+                found.statistics = statistics;
             }
             if action == Action::Create || *found != old {
                 changed(key, action);

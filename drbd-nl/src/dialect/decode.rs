@@ -450,7 +450,7 @@ impl<'a, E: Endian> Message<'a, E> {
                 volume: volume()?,
                 peer_node_id: context.peer_node_id,
                 info: self.peer_device()?,
-                statistics: self.peer_device_statistics()?.map(Box::new),
+                statistics: self.peer_device_statistics()?,
             },
             cmd::PATH_STATE => EventKind::Path {
                 resource: resource()?,

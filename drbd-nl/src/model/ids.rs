@@ -1,5 +1,6 @@
 //! Names, numbers and units.
 
+use smallvec::SmallVec;
 use std::fmt;
 use std::str::FromStr;
 
@@ -111,13 +112,16 @@ impl serde::Serialize for Uuid {
 /// `Display` replaces what is not UTF-8 and escapes control characters;
 /// [`Text::as_bytes`] has what is there.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Text(Box<[u8]>);
+pub struct Text(SmallVec<[u8; SHORT]>);
+
+/// Names of up to this many bytes need no allocation; nearly all are shorter.
+const SHORT: usize = 24;
 
 impl Text {
     /// The bytes as they are.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self(SmallVec::from_slice(bytes))
     }
 
     /// The bytes.
@@ -174,19 +178,19 @@ impl From<&str> for Text {
 
 impl From<String> for Text {
     fn from(value: String) -> Self {
-        Self(value.into_bytes().into())
+        Self(SmallVec::from_vec(value.into_bytes()))
     }
 }
 
 impl PartialEq<str> for Text {
     fn eq(&self, other: &str) -> bool {
-        *self.0 == *other.as_bytes()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
 impl PartialEq<&str> for Text {
     fn eq(&self, other: &&str) -> bool {
-        *self.0 == *other.as_bytes()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
