@@ -3,11 +3,10 @@
 //!
 //! ```text
 //! $ promote r0
-//! r0: score 10101, not now:
-//!   ipv4:10.0.254.2:7788 is Primary
+//! r0: not now: ipv4:10.0.254.2:7788 is Primary
 //! ```
 
-use drbd_nl::{Drbd, ResourceName};
+use drbd_nl::Drbd;
 use std::time::Duration;
 
 pub(crate) fn promote(name: &str) -> Result<(), Box<dyn std::error::Error>> {
@@ -17,14 +16,13 @@ pub(crate) fn promote(name: &str) -> Result<(), Box<dyn std::error::Error>> {
     let obstacles = resource.promotion_obstacles();
     if obstacles.is_empty() {
         println!("{name}: {}", drbd.primary(&resource.name, limit)?);
-    } else {
-        println!("{name}: score {}, not now:", resource.promotion_score());
-        obstacles.iter().for_each(|o| println!("  {o}"));
+    }
+    for obstacle in obstacles {
+        println!("{name}: not now: {obstacle}");
     }
     Ok(())
 }
 
 pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let name = std::env::args().nth(1).ok_or("usage: promote RESOURCE")?;
-    promote(ResourceName::new(&name)?.as_str().unwrap_or_default())
+    promote(&std::env::args().nth(1).ok_or("usage: promote RESOURCE")?)
 }

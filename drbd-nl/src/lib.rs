@@ -31,6 +31,65 @@
 //! - Feature `testing`: a kernel that is not there, for tests of programs
 //!   that use this crate.
 //!
+//! # A status printer
+//!
+//! ```no_run
+//! # use drbd_nl::Drbd;
+//! # use std::time::Duration;
+//! for r in Drbd::open()?.snapshot(Duration::from_secs(60))?.resources {
+//!     println!("{}: {}", r.name, r.role);
+//!     for d in &r.devices {
+//!         println!("  volume {}: {}", d.volume, d.disk_state);
+//!     }
+//!     for c in &r.connections {
+//!         println!("  {c}: {}, {}", c.state, c.peer_role);
+//!         for p in &c.peer_devices {
+//!             println!("    volume {}: {}", p.volume, p.peer_disk_state);
+//!         }
+//!     }
+//! }
+//! # Ok::<(), drbd_nl::Error>(())
+//! ```
+//!
+//! # An event watcher
+//!
+//! ```no_run
+//! # use drbd_nl::{Drbd, Update};
+//! for update in Drbd::open()?.watch()? {
+//!     match update? {
+//!         Update::Changed(changes) | Update::Resynced(changes) => {
+//!             for change in changes {
+//!                 println!("{:?} {}", change.action, change.object);
+//!             }
+//!         }
+//!         Update::Helper(helper) => println!("helper {}", helper.name),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! # Ok::<(), drbd_nl::Error>(())
+//! ```
+//!
+//! # A promotion that says why not
+//!
+//! ```no_run
+//! # use drbd_nl::Drbd;
+//! # use std::time::Duration;
+//! let (drbd, limit) = (Drbd::open()?, Duration::from_secs(60));
+//! let state = drbd.snapshot(limit)?;
+//! let r0 = state.resource("r0").ok_or("there is no r0")?;
+//! let obstacles = r0.promotion_obstacles();
+//! if obstacles.is_empty() {
+//!     println!("{}", drbd.primary(&r0.name, limit)?);
+//! }
+//! for obstacle in obstacles {
+//!     println!("not now: {obstacle}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The same as programs, which the tests run on a real kernel, are in
+//! `examples/`.
+//!
 //! What this crate does not do: load the module, read or write metadata on
 //! disk, read drbd.conf, promote on its own.
 
