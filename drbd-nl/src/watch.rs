@@ -587,9 +587,11 @@ impl State {
     /// Brings one event into the model: what [`Watcher`] does with the
     /// events it reads. The differences; empty when the event repeats what
     /// the model has, or is about something whose owner it lacks.
+    ///
+    /// The objects have to be in their order, as they are in every state
+    /// that comes from this crate.
     pub fn apply(&mut self, event: Event) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.sort();
         merge(self, event, &mut changes);
         changes
     }
