@@ -242,7 +242,8 @@ impl LastKnown {
 
     /// Reads a note. `None` if the text is none.
     pub fn parse(text: &str) -> Option<LastKnown> {
-        let mut lines = text.lines();
+        // Not `lines`: a carriage return may be part of a name.
+        let mut lines = text.split('\n');
         let first = lines.next()?;
         let (size, device) = first.split_once('\t').unwrap_or((first, ""));
         let uuid = lines.next().and_then(|l| l.strip_prefix("uuid:"));
@@ -279,6 +280,8 @@ mod tests {
         assert_eq!(note.size, 67_108_864);
         assert_eq!(note.device_uuid, Some(0x00c0_ffee_00c0_ffee));
         assert_eq!(note.to_string(), text);
+        let text = "1\t/dev/x\r\n";
+        assert_eq!(LastKnown::parse(text).unwrap().to_string(), text);
         assert_eq!(LastKnown::parse("x\ty"), None);
         assert_eq!(LastKnown::parse(""), None);
     }
