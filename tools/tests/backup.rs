@@ -23,7 +23,13 @@ const INITTAB: &str = "::respawn:/bin/busybox sleep 1000\n";
 fn on_two_nodes() {
     let lab = Lab::builder()
         .name("backup")
-        .packages(["btrfs-progs", "busybox-static", "lxc"])
+        .packages([
+            "btrfs-progs",
+            "busybox-static",
+            "lxc",
+            "openssh-client",
+            "openssh-server",
+        ])
         .node("node1", |n| n.disk("256M").disk("256M"))
         .node("node2", |n| n.disk("256M"))
         .wire("net", |w| {
@@ -75,26 +81,13 @@ fn on_two_nodes() {
     let names = [text(&first["snapshot"]), text(&second["snapshot"])];
 
     // To three kinds of target: all, then the difference, then nothing.
-    let via = "/bin/busybox sh /run/remote";
-    two.write_file("/run/serve", SERVE.replace("BACKUP", BACKUP), 0o755)
-        .unwrap();
-    let server = two
-        .spawn([
-            "/bin/busybox",
-            "nc",
-            "-ll",
-            "-p",
-            "7000",
-            "-e",
-            "/run/serve",
-        ])
-        .unwrap();
-    one.write_file("/run/remote", REMOTE, 0o755).unwrap();
+    let server = serve_ssh(&one, &two);
+    let via = format!("ssh -F /run/ssh/config node2 {BACKUP}");
     let from = "/srv/store/snapshots";
     let targets: [&[&str]; 3] = [
         &["--to", "/srv/second/backup"],
         &["--to", "/srv/files", "--files"],
-        &["--to", "/srv/store/backup", "--via", via],
+        &["--to", OTHER, "--via", &via],
     ];
     for target in targets {
         let send = |what: &str| {
@@ -113,7 +106,7 @@ fn on_two_nodes() {
     for (node, dir) in [
         (&one, "/srv/second/backup"),
         (&one, "/srv/files"),
-        (&two, "/srv/store/backup"),
+        (&two, OTHER),
     ] {
         let listed = backup(node, &["list", dir]);
         let found: Vec<_> = listed["app"]
@@ -124,9 +117,19 @@ fn on_two_nodes() {
             .collect();
         assert_eq!(found, names, "{dir}");
     }
-    let data = format!("/srv/store/backup/app/{}/data", names[0]);
+    let data = format!("{OTHER}/app/{}/data", names[0]);
     assert_eq!(two.read_file(data).unwrap(), b"one");
-    server.kill(9).unwrap();
+    // Pruned by what the other machine has.
+    let prune = ["prune", from, "--policy", "min no", "--dry-run"];
+    let remote = ["--to", OTHER, "--via", &via];
+    let report = backup(&one, &[&prune[..], &remote].concat());
+    assert_eq!(report[1]["reasons"][0]["pinned"], "last-common", "{report}");
+    // The other machine is gone, and that is said.
+    server.kill(15).unwrap();
+    let send = ["send", "--from", from];
+    let (status, output) = run(&one, &[&send[..], &remote].concat());
+    assert_eq!(status, Some(1), "{output}");
+    assert!(text(&output["error"]).contains("node2"), "{output}");
 
     // Files are verified; one that rots is found.
     assert_eq!(
@@ -167,7 +170,7 @@ fn on_two_nodes() {
     };
     let right = r#"test "$(cat /data)" = two"#;
     for (node, from) in [
-        (&two, "/srv/store/backup"),
+        (&two, OTHER),
         (&one, "/srv/files"),
         (&one, "/srv/second/backup"),
     ] {
@@ -175,7 +178,7 @@ fn on_two_nodes() {
         assert_eq!(status, Some(0), "{from}: {output}");
         eprintln!("{from}: {output}");
     }
-    let (status, output) = restore_test(&two, "/srv/store/backup", "false");
+    let (status, output) = restore_test(&two, OTHER, "false");
     assert_eq!(status, Some(1));
     assert!(
         text(&output["error"]).contains("in the restored container"),
@@ -189,7 +192,7 @@ fn on_two_nodes() {
         "restore",
         "app",
         "--from",
-        "/srv/store/backup",
+        OTHER,
         "--snapshot",
         &names[0],
         "--lxcpath",
@@ -298,13 +301,62 @@ fn on_two_nodes() {
         .unwrap();
 }
 
-/// The other machine, as `ssh host backup` would be: the arguments in one line, then the input.
-const REMOTE: &str = r#"{ echo "$*"; cat; } | /bin/busybox nc 10.0.7.2 7000
-"#;
-const SERVE: &str = r#"#!/bin/sh
-read arguments
-exec BACKUP $arguments
-"#;
+/// Where the other machine keeps them; a shell has to be told that it is one word.
+const OTHER: &str = "/srv/store/it's a backup";
+
+/// An sshd on one node that the other one can log in to with its key.
+fn serve_ssh(client: &Node, server: &Node) -> uml_lab::Child {
+    let key = |node: &Node, path: &str| {
+        let keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path];
+        node.run_ok(["mkdir", "-p", "/run/ssh"]).unwrap();
+        node.run_ok(keygen).unwrap();
+        node.read_file(format!("{path}.pub")).unwrap()
+    };
+    let user = key(client, "/run/ssh/user");
+    let host = key(server, "/run/ssh/host");
+    server.write_file("/run/ssh/users", user, 0o600).unwrap();
+    server
+        .write_file("/run/ssh/sshd_config", SSHD, 0o600)
+        .unwrap();
+    // sshd gives up what it can do, to this user.
+    let account =
+        "id sshd || echo sshd:x:105:65534::/run/sshd:/bin/false >>/etc/passwd; mkdir -p /run/sshd";
+    server.run_ok(["sh", "-c", account]).unwrap();
+    let known = [b"node2 ", &host[..]].concat();
+    client.write_file("/run/ssh/known", known, 0o644).unwrap();
+    client.write_file("/run/ssh/config", SSH, 0o644).unwrap();
+    let sshd = server
+        .spawn(["/usr/sbin/sshd", "-D", "-e", "-f", "/run/ssh/sshd_config"])
+        .unwrap();
+    // Until it listens.
+    let tried = ["ssh", "-F", "/run/ssh/config", "node2", "true"];
+    let listens = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        client.run(tried).unwrap().status.success()
+    });
+    assert!(listens, "{:?}", sshd.try_status());
+    sshd
+}
+
+const SSHD: &str = "\
+HostKey /run/ssh/host
+AuthorizedKeysFile /run/ssh/users
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UsePAM no
+StrictModes no
+PidFile none
+";
+const SSH: &str = "\
+Host node2
+  HostName 10.0.7.2
+  HostKeyAlias node2
+  User root
+  IdentityFile /run/ssh/user
+  UserKnownHostsFile /run/ssh/known
+  BatchMode yes
+  ConnectTimeout 20
+";
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()

@@ -61,8 +61,11 @@ pub(crate) enum Command {
         /// The directory for the snapshot.
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
+        /// What it is called.
+        #[arg(long, value_name = "TIME")]
+        name: String,
         /// So many bytes of configuration come before the stream.
-        #[arg(long, default_value_t = 0, value_name = "N")]
+        #[arg(long, value_name = "N")]
         config_bytes: u64,
     },
     /// Lists snapshots.
@@ -120,7 +123,8 @@ pub(crate) struct Target {
     /// Keep stream files there, on whatever file system.
     #[arg(long, conflicts_with = "via")]
     pub(crate) files: bool,
-    /// This program on another machine, for example "ssh host backup". Split at blanks.
+    /// This program on another machine, for example "ssh host backup". Split at blanks; the
+    /// directory may have some.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) via: Option<String>,
 }

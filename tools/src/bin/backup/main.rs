@@ -73,9 +73,11 @@ fn run(cli: &Cli) -> Result<u8> {
             }
             Value::Array(sent)
         }
-        Command::Receive { into, config_bytes } => {
-            store::receive_from(std::io::stdin().lock(), into, *config_bytes)?
-        }
+        Command::Receive {
+            into,
+            name,
+            config_bytes,
+        } => store::receive_from(std::io::stdin().lock(), into, name, *config_bytes)?,
         Command::List { dir } => {
             let mut all = BTreeMap::new();
             // A target that has nothing yet is an empty one.

@@ -1,8 +1,10 @@
 //! Snapshots in directories: ours, a target's, and stream files.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -164,8 +166,7 @@ impl Target {
         match self {
             Self::Btrfs(dir) | Self::Files(dir) => entries(&dir.join(container)),
             Self::Via { program, dir } => {
-                let output = remote(program, &["--json", "list"])
-                    .arg(dir)
+                let output = remote(program, &["--json", "list"], dir)
                     .stdin(Stdio::null())
                     .stderr(Stdio::inherit())
                     .output()
@@ -184,10 +185,30 @@ impl Target {
     }
 }
 
-fn remote(program: &[String], arguments: &[&str]) -> Command {
+/// What runs this program on another machine. ssh makes one line of all
+/// arguments, and a shell there reads it.
+fn remote(program: &[String], arguments: &[&str], dir: &Path) -> Command {
     let mut command = Command::new(&program[0]);
     command.args(&program[1..]).args(arguments);
+    if Path::new(&program[0]).file_name() == Some(OsStr::new("ssh")) {
+        command.arg(quoted(dir.as_os_str()));
+    } else {
+        command.arg(dir);
+    }
     command
+}
+
+/// As one word of a shell.
+fn quoted(text: &OsStr) -> OsString {
+    let mut word = b"'".to_vec();
+    for &byte in text.as_bytes() {
+        match byte {
+            b'\'' => word.extend(b"'\\''"),
+            byte => word.push(byte),
+        }
+    }
+    word.push(b'\'');
+    OsString::from_vec(word)
 }
 
 /// Sends all snapshots of a container that the target lacks, oldest first.
@@ -322,8 +343,16 @@ fn send_one(
         }
         Target::Via { program, dir } => {
             let bytes = config.len().to_string();
-            let mut child = remote(program, &["receive", "--config-bytes", &bytes, "--into"])
-                .arg(dir.join(container))
+            let name = name.to_str().context("a name that is no text")?;
+            let arguments = [
+                "receive",
+                "--config-bytes",
+                &bytes,
+                "--name",
+                name,
+                "--into",
+            ];
+            let mut child = remote(program, &arguments, &dir.join(container))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
@@ -360,7 +389,13 @@ fn stream_to_file(
 }
 
 /// The receiving end of [`Target::Via`].
-pub(crate) fn receive_from(mut input: impl Read, into: &Path, config_bytes: u64) -> Result<Value> {
+pub(crate) fn receive_from(
+    mut input: impl Read,
+    into: &Path,
+    name: &str,
+    config_bytes: u64,
+) -> Result<Value> {
+    ensure!(time_of(name).is_some(), "{name}: not a snapshot's name");
     fs::create_dir_all(into).with_context(|| into.display().to_string())?;
     let mut config = Vec::new();
     ensure!(
@@ -372,13 +407,10 @@ pub(crate) fn receive_from(mut input: impl Read, into: &Path, config_bytes: u64)
         config.len() as u64 == config_bytes,
         "the input ends in the configuration"
     );
+    // Before the snapshot: what has a snapshot has its configuration.
+    write_whole(&config_path(&into.join(name)), &config)?;
     let fd = File::open(into).with_context(|| into.display().to_string())?;
-    let received = receive(&fd, input, &ReceiveOptions::new())?;
-    for subvolume in &received.subvolumes {
-        if config_bytes > 0 {
-            write_whole(&config_path(&into.join(&subvolume.name)), &config)?;
-        }
-    }
+    let received = receive(&fd, input, &ReceiveOptions::new().name(name))?;
     Ok(serde_json::to_value(received)?)
 }
 
