@@ -135,7 +135,11 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
             }),
         ],
     )?;
-    aim("btrfs subvolume show, times ours", show / info, "");
+    aim(
+        "btrfs subvolume show, times ours",
+        show.wall / info.wall,
+        "",
+    );
 
     println!("{GROUP} snapshots, of {GROUP} subvolumes, each written to before");
     let mut sources = Vec::new();

@@ -1,8 +1,9 @@
 //! What do subvolumes, snapshots and streams cost, compared with the bare
 //! requests of the kernel and with btrfs-progs?
 //!
-//! Unit: milliseconds or microseconds of wall clock, median (least to most) of
-//! runs that alternate with the rival's. The rivals: the same requests by
+//! Unit: milliseconds or microseconds of wall clock and of processor time,
+//! median (least to most) of runs that alternate with the rival's; ratios are of
+//! processor time where nothing waits for a disk. The rivals: the same requests by
 //! `ioctl` and nothing around them (`raw.rs`), `btrfs`, and the crate
 //! btrfs-stream for parsing. A bare process start stands beside what forks.
 //! Aims, and how ours came out, are in the lines that begin with "aim".
@@ -23,6 +24,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use uml_lab::Lab;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -101,22 +103,47 @@ fn all(dir: &Path, scale: Scale) -> Result<()> {
 /// Something to be timed.
 type Run<'r> = (&'r str, &'r mut dyn FnMut() -> Result<()>);
 
-/// Runs them in turn, prints what they took in milliseconds, and returns the
-/// medians.
-fn alternate<const N: usize>(samples: usize, runs: [Run<'_>; N]) -> Result<[f64; N]> {
-    let mut times: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
-    let mut runs = runs;
+/// Milliseconds, medians.
+#[derive(Clone, Copy)]
+struct Took {
+    wall: f64,
+    /// Of this process and of programs that it ran, in the kernel included: on
+    /// a machine that is busy with other things, the better measure.
+    processor: f64,
+}
+
+/// Runs them in turn and says what they took.
+fn alternate<const N: usize>(samples: usize, mut runs: [Run<'_>; N]) -> Result<[Took; N]> {
+    let mut times: [[Vec<f64>; 2]; N] = std::array::from_fn(|_| [Vec::new(), Vec::new()]);
     for _ in 0..samples {
-        for ((_, run), times) in runs.iter_mut().zip(&mut times) {
-            let begun = Instant::now();
+        for ((_, run), [wall, used]) in runs.iter_mut().zip(&mut times) {
+            let (begun, before) = (Instant::now(), processor()?);
             run()?;
-            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            used.push((processor()? - before) * 1e3);
+            wall.push(begun.elapsed().as_secs_f64() * 1e3);
         }
     }
-    for ((name, _), times) in runs.iter().zip(&mut times) {
-        show(name, times, "ms");
+    let mut took = [Took {
+        wall: 0.0,
+        processor: 0.0,
+    }; N];
+    for (((name, _), [wall, used]), took) in runs.iter().zip(&mut times).zip(&mut took) {
+        took.wall = show(name, wall, "ms");
+        took.processor = show("processor time", used, "ms");
     }
-    Ok(times.map(|times| times[times.len() / 2]))
+    Ok(took)
+}
+
+/// Seconds of processor time that this process and its ended children used.
+fn processor() -> Result<f64> {
+    let mut sum = 0.0;
+    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+        let usage = getrusage(who)?;
+        for time in [usage.user_time(), usage.system_time()] {
+            sum += time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        }
+    }
+    Ok(sum)
 }
 
 fn show(name: &str, times: &mut [f64], unit: &str) -> f64 {

@@ -9,7 +9,7 @@ use btrfs_ops::{
     sync,
 };
 
-use crate::{Result, Scale, aim, alternate, quiet};
+use crate::{Result, Scale, Took, aim, alternate, processor, quiet};
 
 pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
     let home = dir.join("bench-streams");
@@ -68,12 +68,12 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
     fs::remove_file(other)?;
     aim(
         "btrfs send to a file, times ours",
-        theirs_file / file,
+        theirs_file.wall / file.wall,
         "at least 1",
     );
     aim(
         "btrfs send to nowhere, times ours",
-        theirs / ours,
+        theirs.wall / ours.wall,
         "at least 1",
     );
 
@@ -86,23 +86,37 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
         Ok(())
     };
     let theirs_dir = File::open(&to)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let gone_each = |parent: &File,
+                     used: &mut Vec<f64>,
+                     times: &mut Vec<f64>,
+                     run: &mut dyn FnMut() -> Result<()>|
+     -> Result<()> {
+        let (begun, before) = (std::time::Instant::now(), processor()?);
+        run()?;
+        used.push((processor()? - before) * 1e3);
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        gone(parent)
+    };
+    let (mut ours, mut theirs) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for _ in 0..scale.samples {
-        for (way, times) in [&mut ours, &mut theirs].into_iter().enumerate() {
-            let begun = std::time::Instant::now();
-            if way == 0 {
-                receive(&into, File::open(&stream)?, &ReceiveOptions::new())?;
-            } else {
-                quiet("btrfs", &[&"receive", &"-f", &stream, &to])?;
-                // Ours is on disk when it returns.
-                sync(&theirs_dir)?;
-            }
-            times.push(begun.elapsed().as_secs_f64() * 1e3);
-            gone(if way == 0 { &into } else { &theirs_dir })?;
-        }
+        let [used, times] = &mut ours;
+        gone_each(&into, used, times, &mut || {
+            receive(&into, File::open(&stream)?, &ReceiveOptions::new())?;
+            Ok(())
+        })?;
+        let [used, times] = &mut theirs;
+        gone_each(&theirs_dir, used, times, &mut || {
+            quiet("btrfs", &[&"receive", &"-f", &stream, &to])?;
+            // Ours is on disk when it returns.
+            Ok(sync(&theirs_dir)?)
+        })?;
     }
-    let ours = crate::show("receive, confined and durable", &mut ours, "ms");
-    let theirs = crate::show("btrfs receive and a sync", &mut theirs, "ms");
+    let [mut used, mut times] = ours;
+    let ours = crate::show("receive, confined and durable", &mut times, "ms");
+    crate::show("processor time", &mut used, "ms");
+    let [mut used, mut times] = theirs;
+    let theirs = crate::show("btrfs receive and a sync", &mut times, "ms");
+    crate::show("processor time", &mut used, "ms");
     aim("btrfs receive, times ours", theirs / ours, "at least 1");
 
     println!("the same stream, in memory");
@@ -142,14 +156,19 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
             }),
         ],
     )?;
+    let speed = |took: Took| megabytes / took.processor;
     println!(
-        "aim: parsed GB/s: Reader {:.2}, Commands {:.2}, verify {:.2}, btrfs-stream {:.2}",
-        megabytes / reader,
-        megabytes / zero_copy,
-        megabytes / verified,
-        megabytes / rival
+        "parsed GB/s: Reader {:.2}, Commands {:.2}, verify {:.2}, btrfs-stream {:.2}",
+        speed(reader),
+        speed(zero_copy),
+        speed(verified),
+        speed(rival)
     );
-    aim("btrfs-stream, times Reader", rival / reader, "at least 1");
+    aim(
+        "btrfs-stream, times Reader",
+        rival.processor / reader.processor,
+        "at least 1",
+    );
     drop((top, source, snapshot, into, theirs_dir));
     delete_nested(File::open(dir)?, "bench-streams", &DeleteOptions::new())?;
     sync(File::open(dir)?)?;
