@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -143,7 +144,8 @@ impl Container {
     /// The state. Does not fork, and takes about 0.1 ms.
     ///
     /// A monitor that hangs (stopped, or stuck on a disk) makes this hang as
-    /// well with liblxc before 6.0; [`Container::state_within`] does not.
+    /// well, unless [`Container::set_answer_timeout`] was called;
+    /// [`Container::state_within`] does not.
     ///
     /// # Errors
     ///
@@ -168,8 +170,62 @@ impl Container {
         }
     }
 
-    /// Bounds how long this handle's queries wait for a monitor that does not
-    /// answer, rounded up to seconds; `None` takes the bound away.
+    /// Any query, with a deadline: asked in a thread of its own, which is given
+    /// up at the deadline and ends when the monitor answers or ends.
+    ///
+    /// The container is opened anew for it, so changes of this handle that are
+    /// not saved are not seen.
+    ///
+    /// # Errors
+    ///
+    /// Those of the query and of [`Container::open`]; [`ErrorKind::Helper`] if
+    /// there can be no thread, or the query panics.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use lxc_rs::{Container, LxcPath};
+    ///
+    /// let m1 = Container::open(&LxcPath::new("/srv/store1/containers")?, "m1")?;
+    /// let pid = m1.query_within(Duration::from_secs(5), Container::init_pid)?.done()?;
+    /// println!("{pid:?}");
+    /// # Ok::<(), lxc_rs::Error>(())
+    /// ```
+    pub fn query_within<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        query: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<Outcome<T>> {
+        const CALL: &str = "query_within";
+        let (lxcpath, name) = (self.lxcpath.clone(), self.name.clone());
+        let (sender, receiver) = mpsc::channel();
+        let ask = move || {
+            let answer = Self::open_for(CALL, &lxcpath, name).and_then(|opened| query(&opened));
+            // Nobody waits for a late one.
+            let _ = sender.send(answer);
+        };
+        std::thread::Builder::new()
+            .name("lxc-rs query".to_owned())
+            .spawn(ask)
+            .map_err(|error| self.error(CALL, ErrorKind::Helper, "no thread").os(error))?;
+        match receiver.recv_timeout(deadline) {
+            Ok(answer) => answer.map(Outcome::Done),
+            Err(RecvTimeoutError::Timeout) => {
+                let call = self.call(CALL, Verb::State, deadline);
+                Ok(unknown(&call, None, Vec::new()))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(self.error(CALL, ErrorKind::Helper, "the query panicked"))
+            }
+        }
+    }
+
+    /// Bounds how long [`Container::state`] of this handle waits for a monitor
+    /// that does not answer, rounded up to seconds; `None` takes the bound
+    /// away. liblxc 6.0 does so for the state alone: everything else that is
+    /// asked of a running container goes on waiting, see
+    /// [`Container::query_within`].
     ///
     /// # Errors
     ///
@@ -204,7 +260,9 @@ impl Container {
 
     /// The process id of init, in this process's view; `None` if the container
     /// does not run. The number may be another process's by the time it is
-    /// used; [`Container::init_pidfd`] cannot be.
+    /// used; [`Container::init_pidfd`] cannot be. A monitor that hangs makes
+    /// this, and whatever else is asked of a running container without a
+    /// deadline, hang as well; see [`Container::query_within`].
     ///
     /// # Errors
     ///

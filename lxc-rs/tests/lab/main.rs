@@ -901,6 +901,18 @@ fn inner_stuck_monitor() {
     let begun = Instant::now();
     let state = m1.state_within(short).unwrap();
     assert!(matches!(state, Outcome::Unknown(_)), "{state:?}");
+    // Nor is anything else that is asked of it.
+    let pid = m1.query_within(short, Container::init_pid).unwrap();
+    assert!(matches!(pid, Outcome::Unknown(_)), "{pid:?}");
+    let items = m1.query_within(LONG, |m1| m1.config_item("lxc.uts.name"));
+    assert_eq!(items.unwrap().done().unwrap().unwrap(), "m1");
+    // Since 6.0 liblxc itself can give up, though for the state alone.
+    if store.liblxc_version().major >= 6 {
+        m1.set_answer_timeout(Some(short)).unwrap();
+        let error = m1.state().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        m1.set_answer_timeout(None).unwrap();
+    }
     // Not to know is neither yes nor no.
     let error = m1.wait(State::Stopped, short).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -915,6 +927,8 @@ fn inner_stuck_monitor() {
     }
     assert!(m1.wait_gone(LONG).unwrap());
     no_children();
+    let state = m1.query_within(LONG, Container::state).unwrap();
+    assert_eq!(state.done().unwrap(), State::Stopped);
 }
 
 #[test]
