@@ -62,7 +62,7 @@ pub use dump::{Dump, DumpError, dump, dump_to_string};
 pub use error::{Error, ErrorKind, Result};
 pub use layout::Placement;
 pub use probe::{Found, Signature, probe};
-pub use resize::{LastKnown, Moved, move_after_grow};
+pub use resize::{LastKnown, Moved, internal_usable, move_after_grow, read_before_grow};
 pub use superblock::{Flags, Format, Peer, PeerFlags, Superblock};
 pub use units::{Sectors, Uuid};
 

@@ -144,6 +144,41 @@ pub fn move_after_grow(target: &Target, old_size: u64) -> Result<Moved> {
     carry_on(device, at, Journal { old_size, done, sb }, false)
 }
 
+/// Reads the superblock of internal metadata at the place it had when the device was `old_size` bytes.
+///
+/// For a device that was grown since: [`read`](crate::read) looks at its end now. `None` when there is
+/// none, or its numbers do not fit that size. Of a move that was cut short it is the one that is moved.
+///
+/// # Errors
+/// `NotFound`, `PermissionDenied`, `NotADevice`, `TooSmall`, `Io`.
+///
+/// # Privileges
+/// Permission to read the device.
+pub fn read_before_grow(target: &Target, old_size: u64) -> Result<Option<Superblock>> {
+    let device = Device::open(&target.path, Access::Read, "read metadata of")?;
+    probe::check_size(&device)?;
+    let fits = |sb: Superblock, size| sb.check(Placement::Internal, size).ok().map(|()| sb);
+    if let Some(at) = superblock_offset(Placement::Internal, device.size())
+        && let Some(journal) = Journal::decode(&device.read_block(at)?)
+    {
+        return Ok(fits(journal.sb, journal.old_size));
+    }
+    let old = superblock_offset(Placement::Internal, old_size).filter(|_| old_size < device.size());
+    let Some(at) = old else { return Ok(None) };
+    Ok(Superblock::decode(&device.read_block(at)?).and_then(|sb| fits(sb, old_size)))
+}
+
+/// Returns what internal metadata leaves for data on a device of `size` bytes, without looking at any.
+///
+/// `max_peers` and the length of the activity log are those of its [`Superblock`]; a bitmap bit stands
+/// for 4 KiB. `None` for a size that is too small or too large.
+pub fn internal_usable(size: u64, max_peers: u32, al_bytes: u64) -> Option<Sectors> {
+    let bitmap = bitmap_bytes(size >> 9, 4096, max_peers);
+    let at = superblock_offset(Placement::Internal, size.min(SIZE_MAX))?;
+    let usable = at.checked_sub(al_bytes)?.checked_sub(bitmap)?;
+    (size <= SIZE_MAX).then_some(Sectors(usable >> 9))
+}
+
 fn carry_on(device: Device, at: u64, mut journal: Journal, resumed: bool) -> Result<Moved> {
     let size = device.size();
     let corrupt = |text: &str| device.error(Some(at), Cause::Corrupt(text.into()));
@@ -272,6 +307,29 @@ impl fmt::Display for LastKnown {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    /// As much as `create` says that it leaves.
+    #[test]
+    fn usable_is_what_create_leaves() {
+        for (size, peers) in [
+            (1 << 20, 1),
+            (160 << 20, 1),
+            ((160 << 20) + 700, 1),
+            (1 << 40, 1),
+            (1 << 36, 7),
+        ] {
+            let mut sb = crate::create::fresh_superblock(crate::Format::V08, peers);
+            sb.place(Placement::Internal, size).unwrap();
+            let layout = Layout::of(&sb, Placement::Internal, size).unwrap();
+            assert_eq!(
+                internal_usable(size, peers, sb.al_blocks() * BLOCK),
+                Some(Sectors(layout.usable)),
+                "{size} {peers}"
+            );
+        }
+        assert_eq!(internal_usable(4096, 1, 32768), None);
+        assert_eq!(internal_usable(SIZE_MAX + 1, 1, 32768), None);
+    }
 
     #[test]
     fn notes_are_read_back() {

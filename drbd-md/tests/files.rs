@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use drbd_md::{
     CreateOptions, Error, ErrorKind, Flags, Format, Overwrite, Placement, Sectors, Target, Uuid,
-    activity_log_state, apply_activity_log, create, probe, read,
+    activity_log_state, apply_activity_log, create, move_after_grow, probe, read, read_before_grow,
 };
 
 const MIB: u64 = 1 << 20;
@@ -105,6 +105,34 @@ fn a_blank_file_gets_metadata() {
     assert!(!apply_activity_log(&target).unwrap().changed());
     assert_eq!(activity_log_state(&target).unwrap().transactions, 0);
     assert!(image.ends() == before);
+}
+
+/// Metadata of a device that was grown is read where it was, until it was moved.
+#[test]
+fn metadata_is_found_after_a_device_was_grown() {
+    let image = Image::new(64 * MIB);
+    let target = image.target();
+    let created = create(&target, &CreateOptions::default()).unwrap();
+    assert_eq!(
+        read_before_grow(&target, 64 * MIB).unwrap(),
+        None,
+        "as large as it was"
+    );
+    let file = fs::File::options().write(true).open(&image.path).unwrap();
+    file.set_len(96 * MIB).unwrap();
+    assert_eq!(read(&target).unwrap_err().kind(), ErrorKind::NoMetadata);
+    let found = read_before_grow(&target, 64 * MIB).unwrap();
+    assert_eq!(found, Some(created.superblock));
+    for wrong in [0, 4096, 63 * MIB, 64 * MIB + 4096, 96 * MIB, u64::MAX] {
+        assert_eq!(read_before_grow(&target, wrong).unwrap(), None, "{wrong}");
+    }
+    let moved = move_after_grow(&target, 64 * MIB).unwrap();
+    assert_eq!(
+        Some(moved.usable),
+        drbd_md::internal_usable(96 * MIB, 1, 32 << 10)
+    );
+    assert_eq!(read(&target).unwrap(), moved.superblock);
+    assert_eq!(read_before_grow(&target, 64 * MIB).unwrap(), None);
 }
 
 #[test]

@@ -221,6 +221,222 @@ pub fn create_single(device: &Path, deadline: Duration) -> Result<Partition> {
     }
 }
 
+/// A partition, and how large it could be where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Room {
+    /// The partition as the kernel has it.
+    pub partition: Partition,
+    /// Its size in the table on the disk, in bytes.
+    pub in_table: u64,
+    /// The size it could have: up to the next partition, the end of the disk or what the table can say.
+    pub possible: u64,
+}
+
+impl Room {
+    /// Whether there is more than it has: an unaligned rest at the end does not count.
+    #[must_use]
+    pub fn is_more(&self) -> bool {
+        self.possible > self.partition.size || self.in_table > self.partition.size
+    }
+}
+
+/// Tells how large a partition of an `msdos` table could be. Changes nothing.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] when the disk has no such partition,
+/// [`ErrorKind::Unsupported`] for another kind of table and for a logical
+/// partition, and those of [`disk`].
+///
+/// # Privileges
+///
+/// Permission to read the disk.
+pub fn room(device: &Path, number: u32) -> Result<Room> {
+    const LOOK: &str = "look for room beside partition";
+    let shown = || format!("{number} of {}", device.display());
+    let seen = disk(device)?;
+    let kernel = seen
+        .partitions
+        .iter()
+        .find(|p| p.number == number)
+        .cloned()
+        .ok_or_else(|| {
+            let text = "the kernel has no such partition";
+            Error::message(ErrorKind::NotFound, LOOK, shown(), text)
+        })?;
+    let mut file = File::open(device).map_err(Error::path(LOOK, device))?;
+    let table = Table::read(&mut file, seen.sector).map_err(|e| Error::io(LOOK, shown(), e))?;
+    let Some(mut room) = table.room(number, seen.size) else {
+        let text = "not a primary partition of an msdos table";
+        return Err(Error::message(ErrorKind::Unsupported, LOOK, shown(), text));
+    };
+    if room.partition.start != kernel.start {
+        let text = format!(
+            "it begins at byte {} in the kernel and at {} in the table",
+            kernel.start, room.partition.start
+        );
+        return Err(Error::message(ErrorKind::Malformed, LOOK, shown(), text));
+    }
+    room.partition = kernel;
+    room.possible = room.possible.max(room.partition.size);
+    Ok(room)
+}
+
+/// Makes a partition as large as it can be where it is, while it is in use.
+///
+/// The table is changed in one sector, on disk before the kernel is told; what
+/// was cut short in between is completed by calling it again. Nothing that the
+/// partition holds is touched.
+///
+/// # Errors
+///
+/// As [`room`]; [`ErrorKind::Busy`] when the kernel does not take the new size
+/// (another partition is in the way), [`ErrorKind::ReadOnly`].
+///
+/// # Privileges
+///
+/// Permission to write the disk, and CAP_SYS_ADMIN.
+///
+/// # Kernel support
+///
+/// Linux 3.6.
+#[doc(alias = "BLKPG_RESIZE_PARTITION")]
+pub fn grow(device: &Path, number: u32) -> Result<Room> {
+    const GROW: &str = "grow partition";
+    let shown = || format!("{number} of {}", device.display());
+    let before = room(device, number)?;
+    if !before.is_more() {
+        return Ok(before);
+    }
+    let io = |e: std::io::Error| Error::io(GROW, shown(), e);
+    // Not exclusively: whoever uses the partition has the disk.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(device)
+        .map_err(io)?;
+    let sector = disk(device)?.sector;
+    let size = before.possible.max(before.in_table);
+    if size != before.in_table {
+        let mut table = Table::read(&mut file, sector).map_err(io)?;
+        table.set_size(number, size);
+        table.write(&mut file).map_err(io)?;
+        file.sync_all().map_err(io)?;
+    }
+    sys::resize_partition(file.as_fd(), number, before.partition.start, size)
+        .map_err(|errno| Error::os(GROW, shown(), errno))?;
+    room(device, number)
+}
+
+/// The size of a block device in bytes, by any of its names.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`], [`ErrorKind::Malformed`].
+pub fn size(device: &Path) -> Result<u64> {
+    const LOOK: &str = "size of";
+    let real = fs::canonicalize(device).map_err(Error::path(LOOK, device))?;
+    let path = Path::new("/sys/class/block")
+        .join(real.file_name().unwrap_or_default())
+        .join("size");
+    let text = fs::read_to_string(&path).map_err(Error::path(LOOK, &path))?;
+    let sectors: u64 = text.trim().parse().map_err(|_| {
+        let shown = path.display().to_string();
+        Error::message(ErrorKind::Malformed, LOOK, shown, "not a number")
+    })?;
+    Ok(sectors.saturating_mul(512))
+}
+
+/// The first sector of a disk with an `msdos` table, as bytes: what is not understood stays as it is.
+struct Table {
+    sector: u64,
+    bytes: [u8; 512],
+}
+
+/// Where the four entries begin, and how long one is.
+const ENTRIES: usize = 446;
+const ENTRY: usize = 16;
+/// Types of entries that hold a chain of logical partitions, or guard a GPT.
+const NOT_PLAIN: [u8; 4] = [0x05, 0x0f, 0x85, 0xee];
+
+impl Table {
+    fn read(file: &mut File, sector: u32) -> std::io::Result<Self> {
+        let mut bytes = [0; 512];
+        file.seek(SeekFrom::Start(0))?;
+        file.read_exact(&mut bytes)?;
+        Ok(Table {
+            sector: u64::from(sector),
+            bytes,
+        })
+    }
+
+    fn write(&self, file: &mut File) -> std::io::Result<()> {
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&self.bytes)
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        let mut four = [0; 4];
+        four.copy_from_slice(&self.bytes[at..at + 4]);
+        u64::from(u32::from_le_bytes(four))
+    }
+
+    /// Type, first byte and length in bytes of an entry that is in use.
+    fn entry(&self, number: u32) -> Option<(u8, u64, u64)> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        if index >= 4 {
+            return None;
+        }
+        let at = ENTRIES + index * ENTRY;
+        let (kind, sectors) = (self.bytes[at + 4], self.number(at + 12));
+        (kind != 0 && sectors != 0).then(|| {
+            (
+                kind,
+                self.number(at + 8) * self.sector,
+                sectors * self.sector,
+            )
+        })
+    }
+
+    /// What the table says about a partition on a disk of `size` bytes; `None` if it is not a plain one.
+    fn room(&self, number: u32, size: u64) -> Option<Room> {
+        if self.bytes[510..] != [0x55, 0xaa] {
+            return None;
+        }
+        let (kind, start, in_table) = self.entry(number)?;
+        if NOT_PLAIN.contains(&kind) || (1..=4).any(|n| self.entry(n).is_some_and(|e| e.0 == 0xee))
+        {
+            return None;
+        }
+        let next = (1..=4)
+            .filter_map(|n| self.entry(n))
+            .map(|(_, other, _)| other)
+            .filter(|other| *other > start)
+            .min();
+        // What follows begins where it begins; the end of the disk is rounded as when it was made.
+        let end = next.unwrap_or(size / ALIGNMENT * ALIGNMENT).min(size);
+        let most = u64::from(u32::MAX) * self.sector;
+        let possible = end.saturating_sub(start).min(most) / self.sector * self.sector;
+        Some(Room {
+            partition: Partition {
+                device: PathBuf::new(),
+                number,
+                start,
+                size: in_table,
+            },
+            in_table,
+            possible: possible.max(in_table),
+        })
+    }
+
+    fn set_size(&mut self, number: u32, bytes: u64) {
+        let at = ENTRIES + (number as usize - 1) * ENTRY + 12;
+        let sectors = u32::try_from(bytes / self.sector).unwrap_or(u32::MAX);
+        self.bytes[at..at + 4].copy_from_slice(&sectors.to_le_bytes());
+    }
+}
+
 fn zero(file: &mut File, from: u64, bytes: u64) -> std::io::Result<()> {
     file.seek(SeekFrom::Start(from))?;
     std::io::copy(&mut std::io::repeat(0).take(bytes), file).map(drop)
@@ -326,6 +542,43 @@ mod tests {
             (u64::MAX, 4096),
         ] {
             assert!(Layout::of(size, sector).is_err(), "{size} {sector}");
+        }
+    }
+
+    #[test]
+    fn rooms() {
+        let mib = |n: u64| n << 20;
+        let mut table = Table {
+            sector: 512,
+            bytes: [0; 512],
+        };
+        assert!(table.room(1, mib(64)).is_none(), "no table");
+        let made = Layout::of(mib(64), 512).unwrap().table([1, 2, 3, 4]);
+        table.bytes.copy_from_slice(&made);
+        let room = table.room(1, mib(64)).unwrap();
+        assert_eq!((room.in_table, room.possible), (mib(63), mib(63)));
+        assert!(!room.is_more());
+        let room = table.room(1, mib(100) + 4096).unwrap();
+        assert_eq!(room.possible, mib(99), "the end is aligned");
+        assert!(table.room(2, mib(100)).is_none());
+        // A partition behind it is a limit, and can grow itself.
+        table.bytes[462 + 4] = 0x83;
+        table.bytes[462 + 8..462 + 12].copy_from_slice(&(80u32 << 11).to_le_bytes());
+        table.bytes[462 + 12..462 + 16].copy_from_slice(&(4u32 << 11).to_le_bytes());
+        assert_eq!(table.room(1, mib(100)).unwrap().possible, mib(79));
+        assert_eq!(table.room(2, mib(100)).unwrap().possible, mib(20));
+        table.set_size(2, mib(20));
+        assert_eq!(table.room(2, mib(100)).unwrap().in_table, mib(20));
+        // A disk that shrank, a table that can say no more, a GPT behind it, an extended one.
+        assert!(!table.room(1, mib(10)).unwrap().is_more());
+        assert_eq!(
+            table.room(2, 5 << 40).unwrap().possible,
+            u64::from(u32::MAX) * 512
+        );
+        assert!(table.room(0, mib(100)).is_none() && table.room(5, mib(100)).is_none());
+        for kind in NOT_PLAIN {
+            table.bytes[462 + 4] = kind;
+            assert!(table.room(2, mib(100)).is_none(), "{kind:x}");
         }
     }
 

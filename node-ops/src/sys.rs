@@ -177,6 +177,54 @@ pub(crate) fn reread_partitions(disk: BorrowedFd<'_>) -> Result<(), Errno> {
     Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART, 0) }).map(drop)
 }
 
+const BLKPG: ioctl_num_type = request_code_none!(0x12, 105);
+/// `BLKPG_RESIZE_PARTITION`, linux/blkpg.h, Linux 3.6.
+const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
+
+/// `struct blkpg_partition`: bytes, and names that nothing reads.
+#[repr(C)]
+struct BlkpgPartition {
+    start: libc::c_longlong,
+    length: libc::c_longlong,
+    number: libc::c_int,
+    names: [u8; 128],
+}
+const _: () =
+    assert!(size_of::<BlkpgPartition>() == 152 && offset_of!(BlkpgPartition, number) == 16);
+
+/// `struct blkpg_ioctl_arg`.
+#[repr(C)]
+struct BlkpgArgument {
+    op: libc::c_int,
+    flags: libc::c_int,
+    size: libc::c_int,
+    data: *mut BlkpgPartition,
+}
+
+/// Tells the kernel another length of a partition, which may be in use. Where it begins must be as before.
+pub(crate) fn resize_partition(
+    disk: BorrowedFd<'_>,
+    number: u32,
+    start: u64,
+    length: u64,
+) -> Result<(), Errno> {
+    let mut partition = BlkpgPartition {
+        start: start.try_into().map_err(|_| Errno::EOVERFLOW)?,
+        length: length.try_into().map_err(|_| Errno::EOVERFLOW)?,
+        number: number.try_into().map_err(|_| Errno::EOVERFLOW)?,
+        names: [0; 128],
+    };
+    let mut argument = BlkpgArgument {
+        op: BLKPG_RESIZE_PARTITION,
+        flags: 0,
+        size: size_of::<BlkpgPartition>() as libc::c_int,
+        data: &raw mut partition,
+    };
+    // SAFETY: both structures have the layouts of the header (checked above) and live for the
+    // call; this operation only reads them.
+    Errno::result(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) }).map(drop)
+}
+
 // ---- sockets --------------------------------------------------------------
 
 /// Asks the kernel to send its error texts along (`NETLINK_EXT_ACK`).
