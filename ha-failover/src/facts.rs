@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Ledger, OwnerRecord};
+use crate::managers::Conflict;
 
 /// Everything a plan is made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,8 +32,18 @@ pub struct Facts {
     pub module: Module,
     /// The resource in the kernel; `None` when it is not configured there.
     pub drbd: Option<Drbd>,
+    /// What would have to be done to the running resource to make it what drbd.conf says.
+    pub differs: Vec<String>,
+    /// Resources in the kernel that the placement does not have.
+    pub strangers: Vec<String>,
+    /// Resources of the placement that this node runs beside this one, by their ledgers.
+    pub also_ours: Vec<String>,
+    /// Who else would act on the store, by this node's files.
+    pub managers: Vec<Conflict>,
     /// The backing devices that are not attached, by volume.
     pub disks: BTreeMap<u16, BackingDisk>,
+    /// How large the backing devices are, attached or not, by volume.
+    pub backing: BTreeMap<u16, BackingFacts>,
     /// The whole disks under the volumes that drbd.conf puts on a partition, by volume.
     pub whole_disks: BTreeMap<u16, WholeDisk>,
     /// Mount point and mount.
@@ -340,6 +351,11 @@ pub enum BackingDisk {
         /// Said to be consistent when last written.
         consistent: bool,
     },
+    /// DRBD metadata where the device ended when it was smaller: it was grown while it was not attached.
+    Grown {
+        /// The size in bytes that the device had.
+        from: u64,
+    },
     /// Something else that would be destroyed.
     Other {
         /// What was recognised.
@@ -350,6 +366,19 @@ pub enum BackingDisk {
         /// Why.
         why: String,
     },
+}
+
+/// The size of a backing device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct BackingFacts {
+    /// Its size now, in bytes.
+    pub size: u64,
+    /// Its size when its metadata was last seen at its end.
+    pub noted: Option<u64>,
+    /// What it offers for data now, in bytes, where that is known.
+    pub offers: Option<u64>,
 }
 
 /// A disk of which drbd.conf uses a partition.
@@ -367,6 +396,10 @@ pub struct WholeDisk {
     pub exists: bool,
     /// What the disk holds, tables and partitions included.
     pub holds: Vec<String>,
+    /// The partition's size in bytes, where it can be grown, and the one it could have.
+    pub room: Option<(u64, u64)>,
+    /// Why the partition cannot be grown.
+    pub no_room: Option<String>,
     /// Why it cannot be partitioned.
     pub problem: Option<String>,
 }
@@ -420,6 +453,8 @@ pub struct StoreMount {
     pub fsid: Option<String>,
     /// Whether it is read-only now.
     pub read_only: bool,
+    /// Its size on its device in bytes, where known.
+    pub size: Option<u64>,
     /// Bytes that can still be written, where known.
     pub free: Option<u64>,
     /// The errors its device has had, in words; empty when it had none.
@@ -438,7 +473,7 @@ pub struct ContainerFacts {
     pub autostart: bool,
     /// Bridges its configuration names.
     pub bridges: Vec<String>,
-    /// Its init process while it runs.
+    /// Its init process while it runs, or is frozen.
     pub init_pid: Option<i32>,
 }
 

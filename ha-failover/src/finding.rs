@@ -113,7 +113,9 @@ impl std::error::Error for Refusal {}
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Stable names of findings; `Display` and JSON give the same kebab-case word.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $text)] $name,)*
@@ -257,6 +259,32 @@ codes! {
     PeerWasPowered = "peer-was-powered",
     /// An earlier operation was cut short.
     OperationOpen = "operation-open",
+    /// The resource was handed back to other tools.
+    HandedBack = "handed-back",
+    /// Other resources in the kernel are not in the placement.
+    OtherResources = "other-resources",
+    /// A line of fstab mounts the store at boot.
+    FstabAutomount = "fstab-automount",
+    /// An enabled systemd unit mounts the store at boot.
+    MountUnit = "mount-unit",
+    /// The start script or a unit of drbd-utils is enabled.
+    DrbdService = "drbd-service",
+    /// Pacemaker or Corosync is enabled.
+    Pacemaker = "pacemaker",
+    /// drbd-reactor is enabled, or has a promoter for the resource.
+    DrbdReactor = "drbd-reactor",
+    /// LXC's own start at boot is enabled.
+    LxcService = "lxc-service",
+    /// LXC's own bridge is made at boot.
+    LxcNet = "lxc-net",
+    /// The disks offer no more than is used.
+    NothingToGrow = "nothing-to-grow",
+    /// The peer's disk offers no more than is used.
+    PeerDiskSmaller = "peer-disk-smaller",
+    /// The store would still be smaller than the file system can be resized to.
+    StoreTooSmall = "store-too-small",
+    /// A partition cannot be grown.
+    PartitionNotGrowable = "partition-not-growable",
     /// There is nothing to do.
     NothingToDo = "nothing-to-do",
 }

@@ -5,6 +5,7 @@
 //! replicated with it, and is therefore as new as the data beside it. Epochs
 //! order the changes of ownership; clocks of two nodes are never compared.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub const STORE_DIR: &str = ".ha-failover";
 /// The file name of [`OwnerRecord`] in [`STORE_DIR`].
 pub const OWNER_FILE: &str = "owner.json";
+/// The file beside it whose room the next record takes when the store is full.
+const ROOM_FILE: &str = "room-for-the-next-owner";
+const ROOM: i64 = 256 << 10;
 const LEDGER_FILE: &str = "ledger.json";
 
 /// What this node knows about the ownership of one resource.
@@ -33,12 +37,57 @@ pub struct Ledger {
     pub owner: Option<String>,
     /// This node began to serve and has not recorded a clean stop since.
     pub serving: bool,
+    /// Other tools run it since: nothing here acts on it before it is adopted again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub handed_back: bool,
+    /// The program that the kernel called for DRBD's handlers before it was adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper_before: Option<String>,
     /// The store's file system id, once known.
     pub fsid: Option<String>,
     /// When this node's data was last known to be current.
     pub current: Option<Current>,
+    /// What is known about the attached disks, by volume, so that metadata is found after a disk was grown.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub backing: BTreeMap<u16, Backing>,
     /// Set by a takeover: this node must not start before it has resynced from us.
     pub tombstone: Option<Tombstone>,
+}
+
+impl Ledger {
+    /// Notes that other tools run the resource from now on. Epoch and file system id stay known.
+    pub(crate) fn hand_back(&mut self) {
+        self.handed_back = true;
+        self.serving = false;
+        self.owner = None;
+        self.current = None;
+        self.tombstone = None;
+        self.helper_before = None;
+    }
+}
+
+/// A backing device when its internal metadata was seen at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Backing {
+    /// The device's size in bytes.
+    pub size: u64,
+    /// The peers that the metadata has room for.
+    pub max_peers: u32,
+    /// The length of its activity log in bytes.
+    pub al_bytes: u64,
+}
+
+impl Backing {
+    /// Makes a note of a device of this size with this metadata.
+    #[must_use]
+    pub fn new(size: u64, max_peers: u32, al_bytes: u64) -> Self {
+        Backing {
+            size,
+            max_peers,
+            al_bytes,
+        }
+    }
 }
 
 /// The last moment at which the local data was known to be current.
@@ -139,13 +188,24 @@ impl OwnerRecord {
 
     /// Writes the record into a mounted store and flushes it.
     ///
+    /// In a store that is full it takes the room that an earlier record has kept
+    /// for it (a file of 256 KiB beside it), so that a full store can still be
+    /// handed over.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::State`], e.g. for a full or read-only store.
     pub fn write(&self, mount: &Path) -> Result<()> {
         let dir = mount.join(STORE_DIR);
         make_dir(&dir, "store record")?;
-        write_json(&dir.join(OWNER_FILE), self)
+        let (record, room) = (dir.join(OWNER_FILE), dir.join(ROOM_FILE));
+        match write_json(&record, self) {
+            Err(e) if full(&e) && give_room(&dir, &room).is_ok() => write_json(&record, self)?,
+            written => written?,
+        }
+        // Kept when there is some: the next one may need it.
+        let _ = keep_room(&room);
+        Ok(())
     }
 }
 
@@ -244,6 +304,33 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<O
 }
 
 /// Replaces a small JSON file: new file, flushed, renamed, directory flushed.
+fn full(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    cause.is_some_and(|e| e.raw_os_error() == Some(libc::ENOSPC))
+}
+
+/// Btrfs gives the room of a deleted file with its next transaction.
+fn give_room(dir: &Path, room: &Path) -> io::Result<()> {
+    fs::remove_file(room)?;
+    Ok(nix::unistd::syncfs(File::open(dir)?)?)
+}
+
+fn keep_room(room: &Path) -> io::Result<()> {
+    if room.exists() {
+        return Ok(());
+    }
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(room)?;
+    if let Err(e) = nix::fcntl::posix_fallocate(&file, 0, ROOM) {
+        fs::remove_file(room)?;
+        return Err(e.into());
+    }
+    Ok(())
+}
+
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).expect("own types always serialize");
     text.push(b'\n');

@@ -42,6 +42,7 @@ pub mod group;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+pub mod managers;
 pub mod node;
 pub mod placement;
 pub mod plan;

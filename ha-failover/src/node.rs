@@ -9,6 +9,7 @@ mod conf;
 mod containers;
 mod drbd;
 mod gather;
+mod grow;
 mod rescue;
 mod snapshots;
 
@@ -49,6 +50,8 @@ pub struct Node {
     name: String,
     local: Local,
     resource: Resource,
+    /// All resources of the placement.
+    names: Arc<[String]>,
     state: StateDir,
     journal: Journal,
     helper: PathBuf,
@@ -94,6 +97,7 @@ impl Node {
             name: name.to_owned(),
             local,
             resource,
+            names: placement.resources.iter().map(|r| r.name.clone()).collect(),
             state,
             journal,
             helper,
@@ -111,6 +115,7 @@ impl Node {
             name: self.name.clone(),
             local: self.local.clone(),
             resource: self.resource.clone(),
+            names: Arc::clone(&self.names),
             state: self.state.clone(),
             journal: Journal::in_dir(self.state.path()),
             helper: self.helper.clone(),
@@ -187,7 +192,7 @@ impl Node {
     ///
     /// [`ErrorKind::State`].
     pub fn note(&self, facts: &Facts) -> Result<()> {
-        let Some(drbd) = &facts.drbd else {
+        let Some(drbd) = facts.drbd.as_ref().filter(|_| !facts.ledger.handed_back) else {
             return Ok(());
         };
         if drbd.connected() {
@@ -198,6 +203,7 @@ impl Node {
         }
         let mut ledger = self.state.ledger()?;
         let before = ledger.clone();
+        self.note_backing(facts, &mut ledger);
         let peer = self.resource.peer_of(&self.name)?;
         if drbd.connected() && drbd.peer_role == crate::facts::Role::Primary {
             ledger.owner = Some(peer.to_owned());

@@ -32,6 +32,17 @@ pub enum Request {
         /// What is on the disks may be destroyed: who says so, and why.
         erase: Option<Attestation>,
     },
+    /// Take larger disks into use, this node's part: partition, DRBD's device, file system.
+    Grow {
+        /// What the peer's disk offers for the store's volume, as its facts say, in bytes.
+        peer_offers: Option<u64>,
+        /// Wait until the peer has the new part too.
+        wait_sync: bool,
+    },
+    /// Take over what other tools run, as it runs: this node's part. Stops and starts nothing.
+    Adopt,
+    /// Leave what runs to other tools, as it runs: this node's part. Stops and starts nothing.
+    HandBack,
     /// Day 0, once: this node's empty disk becomes the data, with a file system on it.
     Initialize {
         /// Wait until the peer has it all.
@@ -126,6 +137,9 @@ impl Request {
             Request::Up => "up",
             Request::Boot => "boot",
             Request::Partition { .. } => "partition",
+            Request::Grow { .. } => "grow",
+            Request::Adopt => "adopt",
+            Request::HandBack => "hand-back",
             Request::ResolveSplitBrain { .. } => "resolve-split-brain",
             Request::Snapshot { .. } => "snapshot",
             Request::RestoreSnapshot { .. } => "restore-snapshot",
@@ -156,6 +170,18 @@ pub enum Action {
         /// The program the kernel will call.
         helper: PathBuf,
     },
+    /// Name another program for the kernel to call for DRBD's handlers.
+    SetHelper {
+        /// The program.
+        helper: PathBuf,
+    },
+    /// Record that this tool runs the resource from now on.
+    RecordAdopted {
+        /// The program that the kernel called before.
+        helper_before: Option<String>,
+    },
+    /// Record that other tools run the resource from now on, and leave them what they look for.
+    RecordHandedBack,
     /// Destroy what a disk holds and make one partition on it.
     Partition {
         /// The volume.
@@ -164,6 +190,38 @@ pub enum Action {
         disk: PathBuf,
         /// The partition that drbd.conf names.
         partition: PathBuf,
+    },
+    /// Make a partition as large as it can be where it is, while it is in use.
+    GrowPartition {
+        /// The volume.
+        volume: u16,
+        /// The whole disk.
+        disk: PathBuf,
+        /// The partition's number.
+        number: u32,
+        /// The size it will have, in bytes.
+        to: u64,
+    },
+    /// Move DRBD's metadata to the end of a disk that was grown while it was not attached.
+    MoveMetadata {
+        /// The volume.
+        volume: u16,
+        /// The backing device.
+        disk: PathBuf,
+        /// Its size when the metadata was written, in bytes.
+        from: u64,
+    },
+    /// Have DRBD take the new size of both disks into use.
+    GrowDevice {
+        /// The volume.
+        volume: u16,
+        /// Its device.
+        device: PathBuf,
+    },
+    /// Grow the mounted file system to the size of its device.
+    GrowStore {
+        /// The mount point.
+        target: PathBuf,
     },
     /// Write DRBD metadata on a blank backing device.
     CreateMetadata {
@@ -315,6 +373,13 @@ impl Action {
             Action::EnsureDirectory { .. } => "ensure-directory",
             Action::LoadModule { .. } => "load-module",
             Action::Partition { .. } => "partition",
+            Action::SetHelper { .. } => "set-helper",
+            Action::RecordAdopted { .. } => "record-adopted",
+            Action::RecordHandedBack => "record-handed-back",
+            Action::GrowPartition { .. } => "grow-partition",
+            Action::MoveMetadata { .. } => "move-metadata",
+            Action::GrowDevice { .. } => "grow-device",
+            Action::GrowStore { .. } => "grow-store",
             Action::CreateMetadata { .. } => "create-metadata",
             Action::PromoteToRescue { .. } => "promote-to-rescue",
             Action::KeepAside { .. } => "keep-aside",
@@ -385,6 +450,35 @@ impl fmt::Display for Action {
                 partition.display(),
                 disk.display()
             ),
+            Action::SetHelper { helper } => write!(
+                f,
+                "have the kernel call {} for DRBD's handlers",
+                helper.display()
+            ),
+            Action::RecordAdopted { .. } => {
+                f.write_str("record that this tool runs it from now on")
+            }
+            Action::RecordHandedBack => f.write_str("record that other tools run it from now on"),
+            Action::GrowPartition {
+                disk, number, to, ..
+            } => write!(
+                f,
+                "grow partition {number} of {} to {} MiB",
+                disk.display(),
+                to >> 20
+            ),
+            Action::MoveMetadata { disk, from, .. } => write!(
+                f,
+                "move DRBD's metadata to the end of {}, which was {} MiB",
+                disk.display(),
+                from >> 20
+            ),
+            Action::GrowDevice { device, .. } => {
+                write!(f, "grow {} to what both disks offer", device.display())
+            }
+            Action::GrowStore { target } => {
+                write!(f, "grow the file system on {}", target.display())
+            }
             Action::PromoteToRescue { accepted } => write!(
                 f,
                 "become Primary while disconnected, to read what is given up; accepted by {accepted}"

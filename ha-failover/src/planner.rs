@@ -5,8 +5,10 @@
 //! store that is mounted already is not mounted again. The journal is asked only
 //! for what cannot be observed, such as which containers ran when it all began.
 
+mod adopt;
 mod checks;
 mod configure;
+mod grow;
 mod leave;
 mod serve;
 mod snapshots;
@@ -29,6 +31,16 @@ pub(crate) const UUID_JUST_CREATED: u64 = 4;
 /// Time for what takes no time unless the machine is very busy: records, a look, a packet.
 const QUICK: Duration = Duration::from_secs(60);
 
+/// The requests that, cut short, leave a node Primary for a good reason.
+const SERVED: [&str; 6] = [
+    "initialize",
+    "start",
+    "handover",
+    "takeover",
+    "release",
+    "stop",
+];
+
 /// Plans a request, or refuses it with every reason at once.
 ///
 /// Pure: the same arguments give the same plan.
@@ -45,7 +57,7 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
         undo: Vec::new(),
         evidence: None,
     };
-    if planner.everywhere() {
+    if planner.everywhere() && planner.managed(request) {
         match request {
             Request::Prepare => planner.configure(true, resource.deadlines.connect),
             Request::Up => planner.configure(false, resource.deadlines.connect),
@@ -65,6 +77,12 @@ pub fn plan(facts: &Facts, resource: &Resource, request: &Request) -> Result<Pla
             Request::DeleteSnapshot { container, name } => {
                 planner.delete_snapshot(container, name);
             }
+            Request::Grow {
+                peer_offers,
+                wait_sync,
+            } => planner.grow(*peer_offers, *wait_sync),
+            Request::Adopt => planner.adopt(),
+            Request::HandBack => planner.hand_back(),
             Request::Down => planner.down(),
             Request::Initialize { wait_sync } => planner.initialize(*wait_sync),
             Request::Start => planner.start(),

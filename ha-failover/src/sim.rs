@@ -135,6 +135,9 @@ impl Cluster {
                         serving: serves,
                         fsid: serves.then(|| FSID.into()),
                         current: Some(Current::new("boot-1", "then", None)),
+                        handed_back: false,
+                        helper_before: None,
+                        backing: BTreeMap::new(),
                         tombstone: None,
                     },
                     journal: Vec::new(),
@@ -602,7 +605,21 @@ impl Cluster {
             | Action::Announce { .. }
             | Action::CheckContainers
             | Action::Settle
+            | Action::SetHelper { .. }
+            | Action::GrowPartition { .. }
+            | Action::MoveMetadata { .. }
+            | Action::GrowDevice { .. }
+            | Action::GrowStore { .. }
             | Action::AwaitSync => Ok(Done::now()),
+            Action::RecordAdopted { helper_before } => {
+                node.ledger.handed_back = false;
+                node.ledger.helper_before.clone_from(helper_before);
+                Ok(Done::now())
+            }
+            Action::RecordHandedBack => {
+                node.ledger.hand_back();
+                Ok(Done::now())
+            }
             Action::Partition { .. } => {
                 node.metadata = false;
                 Ok(Done::now())

@@ -418,6 +418,10 @@ fn while_serving() {
     node.write_file("/run/full.toml", local, 0o644).unwrap();
     node.run_ok(["/bin/busybox", "mkdir", "-p", "/run/full/r0"])
         .unwrap();
+    // It knows the store as its own, or there were another reason.
+    let ledger = "/var/lib/ha-failover/r0/ledger.json";
+    node.run_ok(["/bin/busybox", "cp", ledger, "/run/full/r0"])
+        .unwrap();
     node.run([
         "/bin/busybox",
         "dd",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use drbd_nl::{ConnectionRef, Drbd, ErrorKind, Operation, Outcome, ResourceName, State};
 use node_ops::mounts::{self, MountOptions, Overwrite};
 
+use super::grow::grow_store;
 use super::{FENCED_DIR, Node, drbd};
 use crate::error::chain;
 use crate::evidence::FenceEvidence;
@@ -23,9 +24,9 @@ const LEAST: Duration = Duration::from_millis(100);
 /// "Refusing to be Primary while peer is not outdated" (drbd_strings.c).
 const SS_PRIMARY_NOP: i32 = -7;
 
-type Performed = std::result::Result<Done, Failure>;
+pub(super) type Performed = std::result::Result<Done, Failure>;
 
-fn failed(message: impl Into<String>) -> Failure {
+pub(super) fn failed(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Failed, message)
 }
 
@@ -43,7 +44,7 @@ fn host(error: &node_ops::Error) -> Failure {
     }
 }
 
-fn outcome(outcome: Outcome, what: &str) -> Performed {
+pub(super) fn outcome(outcome: Outcome, what: &str) -> Performed {
     match outcome {
         Outcome::Done => Ok(Done::now()),
         Outcome::AlreadyThere => Ok(Done::already()),
@@ -56,14 +57,14 @@ fn outcome(outcome: Outcome, what: &str) -> Performed {
 }
 
 /// Growing pauses between tries.
-struct Retry {
+pub(super) struct Retry {
     begun: Instant,
     limit: Duration,
     pause: Duration,
 }
 
 impl Retry {
-    fn within(limit: Duration) -> Self {
+    pub(super) fn within(limit: Duration) -> Self {
         Retry {
             begun: Instant::now(),
             limit,
@@ -71,12 +72,12 @@ impl Retry {
         }
     }
 
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.limit.saturating_sub(self.begun.elapsed())
     }
 
     /// Waits a little; `false` when there is no time left.
-    fn again(&mut self) -> bool {
+    pub(super) fn again(&mut self) -> bool {
         if self.left().is_zero() {
             return false;
         }
@@ -112,7 +113,7 @@ impl Node {
         result
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         operation: &Operation,
         deadline: Duration,
@@ -125,7 +126,7 @@ impl Node {
         ResourceName::new(&self.resource.name).map_err(|e| failed(e.to_string()))
     }
 
-    fn peer(&self) -> std::result::Result<String, Failure> {
+    pub(super) fn peer(&self) -> std::result::Result<String, Failure> {
         self.resource
             .peer_of(&self.name)
             .map(str::to_owned)
@@ -133,7 +134,7 @@ impl Node {
     }
 
     /// The resource in the kernel, or a failure that it is not there.
-    fn observed(&self) -> std::result::Result<crate::facts::Drbd, Failure> {
+    pub(super) fn observed(&self) -> std::result::Result<crate::facts::Drbd, Failure> {
         self.snapshot()
             .map_err(|e| failed(e.chain()))?
             .ok_or_else(|| {
@@ -165,6 +166,24 @@ impl Node {
                     })
                     .map_err(|e| host(&e))
             }
+            Action::SetHelper { helper } => set_helper(helper),
+            Action::RecordAdopted { helper_before } => self.record(|ledger| {
+                ledger.handed_back = false;
+                ledger.helper_before.clone_from(helper_before);
+            }),
+            Action::RecordHandedBack => {
+                self.leave_notes()?;
+                self.record(crate::ledger::Ledger::hand_back)
+            }
+            Action::GrowPartition { disk, number, .. } => {
+                self.wanted()?;
+                node_ops::partitions::grow(disk, *number)
+                    .map(|room| Done::now().note(format!("{} MiB", room.partition.size >> 20)))
+                    .map_err(|e| host(&e))
+            }
+            Action::MoveMetadata { volume, disk, from } => self.move_metadata(*volume, disk, *from),
+            Action::GrowDevice { volume, .. } => self.grow_device(*volume, deadline),
+            Action::GrowStore { target } => grow_store(target),
             Action::PromoteToRescue { .. } => self.promote_to_rescue(deadline),
             Action::KeepAside { into } => self.keep_aside(into),
             Action::ConnectDiscarding => self.connect_discarding(deadline),
@@ -259,7 +278,11 @@ impl Node {
         }
     }
 
-    fn target(&self, volume: u16, disk: &Path) -> std::result::Result<drbd_md::Target, Failure> {
+    pub(super) fn target(
+        &self,
+        volume: u16,
+        disk: &Path,
+    ) -> std::result::Result<drbd_md::Target, Failure> {
         self.conf.targets.get(&volume).cloned().ok_or_else(|| {
             failed(format!(
                 "{}: volume {volume} is not in drbd.conf",
@@ -345,7 +368,7 @@ impl Node {
         self.run_all(&operations, deadline)
     }
 
-    fn dialect(&self) -> std::result::Result<drbd_nl::Dialect, Failure> {
+    pub(super) fn dialect(&self) -> std::result::Result<drbd_nl::Dialect, Failure> {
         self.with_drbd(|drbd| Ok(drbd.family().dialect))
             .map_err(|e| drbd::failure(&e))
     }
@@ -775,6 +798,22 @@ impl Node {
         self.state.write_ledger(&ledger).map_err(error)?;
         Ok(Done::now().note(format!("epoch {epoch}")))
     }
+}
+
+fn set_helper(helper: &Path) -> Performed {
+    const NAME: &str = "usermode_helper";
+    let Some(helper) = helper.to_str() else {
+        return Err(failed(format!(
+            "{}: not a path the kernel can be given",
+            helper.display()
+        )));
+    };
+    if node_ops::modules::parameter("drbd", NAME).is_ok_and(|now| now == helper) {
+        return Ok(Done::already());
+    }
+    node_ops::modules::set_parameter("drbd", NAME, helper)
+        .map(|()| Done::now())
+        .map_err(|e| host(&e))
 }
 
 /// A reason that may pass by itself.

@@ -141,6 +141,29 @@ impl NodeConf {
             .map_err(|e| text(&e))
     }
 
+    /// What `drbdadm adjust` would do to the running resource.
+    pub(super) fn differences(&self, running: &drbd_nl::Resource, dialect: Dialect) -> Vec<String> {
+        let Some(view) = &self.view else {
+            return Vec::new();
+        };
+        match view.adjust(Some(&running.into()), dialect) {
+            Ok(steps) => steps.iter().map(ToString::to_string).collect(),
+            Err(e) => vec![text(&e)],
+        }
+    }
+
+    /// The request that takes a volume's new size into use.
+    pub(super) fn resize(&self, dialect: Dialect, volume: u16) -> Result<Operation, String> {
+        let steps = self.view()?.resize(dialect).map_err(|e| text(&e))?;
+        let minor = self.facts.volumes.get(&volume).map(|v| v.minor);
+        let of =
+            |o: &Operation| matches!(o, Operation::Resize { minor: m, .. } if Some(m.0) == minor);
+        operations(steps)
+            .into_iter()
+            .find(of)
+            .ok_or_else(|| format!("{}: no volume {volume}", self.facts.path.display()))
+    }
+
     fn view(&self) -> Result<&NodeView, String> {
         self.view
             .as_ref()

@@ -491,7 +491,10 @@ fn one(lxcpath: &LxcPath, spec: &ContainerSpec) -> ContainerFacts {
             None => break,
         }
     }
-    if facts.running() {
+    if matches!(
+        facts.state,
+        Some(ContainerState::Running | ContainerState::Frozen | ContainerState::Other(_))
+    ) {
         facts.init_pid = container
             .init_pid()
             .ok()

@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{
     BackingDisk, ContainerState, Disk, Drbd, Facts, Module, MountFacts, StoreMount, WholeDisk,
 };
-use crate::ledger::OwnerRecord;
+use crate::ledger::{Ledger, OwnerRecord, StateDir};
+use crate::managers;
 use crate::planner::UUID_JUST_CREATED;
 
 /// A dump of the kernel's state answers within this, or something is badly wrong.
@@ -33,11 +34,13 @@ impl Node {
             });
         }
         let module = self.module();
-        let drbd = if module.loaded {
-            self.snapshot()?
+        let state = if module.loaded {
+            Some(self.state_of_drbd()?)
         } else {
             None
         };
+        let running = state.as_ref().and_then(|s| s.resource(&self.resource.name));
+        let drbd = running.map(drbd::facts);
         let mount = self.mount()?;
         let mut facts = Facts {
             node: self.name.clone(),
@@ -51,7 +54,16 @@ impl Node {
             missing_programs: self.missing_programs(),
             ..Facts::default()
         };
-        facts.disks = self.disks(drbd.as_ref());
+        let known = |name: &str| self.names.iter().any(|n| n == name);
+        if let Some(state) = &state {
+            let names = state.resources.iter().map(|r| r.name.to_string());
+            facts.strangers = names.filter(|name| !known(name)).collect();
+        }
+        facts.differs = running.map_or_else(Vec::new, |r| self.differences(r));
+        facts.also_ours = self.also_ours();
+        facts.managers = self.managers()?;
+        facts.disks = self.disks(drbd.as_ref(), &facts.ledger);
+        facts.backing = self.backing(&facts.ledger);
         facts.whole_disks = self.whole_disks();
         if !drbd.as_ref().is_some_and(Drbd::connected) {
             let mut words = self.split_brain_words().into_iter();
@@ -84,19 +96,58 @@ impl Node {
 
     /// The resource as the kernel shows it; `None` when it has none of that name.
     pub(super) fn snapshot(&self) -> Result<Option<Drbd>> {
-        let state = self
-            .with_drbd(|drbd| drbd.snapshot(SNAPSHOT))
-            .map_err(|e| {
-                let kind = match e.kind() {
-                    drbd_nl::ErrorKind::Permission => ErrorKind::Permission,
-                    _ => ErrorKind::Observe,
-                };
-                Error::new(kind, "DRBD's state cannot be read").caused_by(e)
-            })?;
+        let state = self.state_of_drbd()?;
         Ok(state.resource(&self.resource.name).map(drbd::facts))
     }
 
-    fn disks(&self, drbd: Option<&Drbd>) -> BTreeMap<u16, BackingDisk> {
+    fn state_of_drbd(&self) -> Result<drbd_nl::State> {
+        self.with_drbd(|drbd| drbd.snapshot(SNAPSHOT)).map_err(|e| {
+            let kind = match e.kind() {
+                drbd_nl::ErrorKind::Permission => ErrorKind::Permission,
+                _ => ErrorKind::Observe,
+            };
+            Error::new(kind, "DRBD's state cannot be read").caused_by(e)
+        })
+    }
+
+    /// What `drbdadm adjust` would do; nothing where the configuration cannot be used.
+    fn differences(&self, running: &drbd_nl::Resource) -> Vec<String> {
+        let dialect = self.with_drbd(|drbd| Ok(drbd.family().dialect));
+        let Ok(dialect) = dialect else {
+            return Vec::new();
+        };
+        self.conf.differences(running, dialect)
+    }
+
+    /// The other resources of the placement that this tool runs on this node.
+    fn also_ours(&self) -> Vec<String> {
+        let others = self.names.iter().filter(|n| **n != self.resource.name);
+        others
+            .filter(|name| {
+                let ledger = StateDir::at(&self.local.state_dir, name).ledger();
+                ledger.is_ok_and(|l| l.owner.is_some() && !l.handed_back)
+            })
+            .cloned()
+            .collect()
+    }
+
+    fn managers(&self) -> Result<Vec<managers::Conflict>> {
+        let device = self.device();
+        let store = managers::Store {
+            resource: Some(&self.resource.name),
+            device: Some(&device),
+            mount: Some(&self.resource.mount),
+        };
+        managers::conflicts(Path::new("/"), &store).map_err(|e| {
+            Error::io(
+                ErrorKind::Observe,
+                "who else acts on the store cannot be seen",
+                e,
+            )
+        })
+    }
+
+    fn disks(&self, drbd: Option<&Drbd>, ledger: &Ledger) -> BTreeMap<u16, BackingDisk> {
         self.conf
             .targets
             .iter()
@@ -104,7 +155,11 @@ impl Node {
                 drbd.and_then(|d| d.volumes.get(number))
                     .is_none_or(|v| v.disk == Disk::Diskless)
             })
-            .map(|(number, target)| (*number, backing_disk(target)))
+            .map(|(number, target)| {
+                let noted = ledger.backing.get(number).map(|b| b.size);
+                let minor = self.conf.facts.volumes.get(number).map(|v| v.minor);
+                (*number, backing_disk(target, noted, minor))
+            })
             .collect()
     }
 
@@ -262,6 +317,8 @@ impl ContainerState {
 
 fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
     let dir = fs::File::open(target).ok();
+    let devices = dir.as_ref().and_then(|dir| btrfs_ops::devices(dir).ok());
+    let size = devices.map(|all| all.iter().map(|d| d.total.0).sum());
     let device_errors = dir.as_ref().map(super::snapshots::device_errors);
     let fsid = dir
         .and_then(|dir| btrfs_ops::filesystem_info(&dir).ok())
@@ -274,6 +331,7 @@ fn store_mount(target: &Path, mount: &node_ops::mounts::Mount) -> StoreMount {
         fs_type: mount.fs_type.to_string_lossy().into_owned(),
         fsid,
         read_only: mount.is_read_only() || mount.is_superblock_read_only(),
+        size,
         free,
         device_errors: device_errors.unwrap_or_default(),
     }
@@ -297,6 +355,12 @@ fn whole_disk(disk: PathBuf, partition: PathBuf, number: u32) -> WholeDisk {
         }
         Err(e) => facts.problem = Some(crate::error::chain(&e)),
     }
+    if facts.exists {
+        match node_ops::partitions::room(&disk, number) {
+            Ok(room) => facts.room = Some((room.partition.size, room.possible.max(room.in_table))),
+            Err(e) => facts.no_room = Some(crate::error::chain(&e)),
+        }
+    }
     match drbd_md::probe(&Target::internal(&disk)) {
         Ok(found) => facts
             .holds
@@ -309,7 +373,7 @@ fn whole_disk(disk: PathBuf, partition: PathBuf, number: u32) -> WholeDisk {
     facts
 }
 
-fn backing_disk(target: &Target) -> BackingDisk {
+fn backing_disk(target: &Target, noted: Option<u64>, minor: Option<u32>) -> BackingDisk {
     let found = match drbd_md::probe(target) {
         Ok(found) => found,
         Err(e) => {
@@ -319,6 +383,9 @@ fn backing_disk(target: &Target) -> BackingDisk {
         }
     };
     if found.metadata.is_none() {
+        if let Some(from) = super::grow::size_before(target, noted, minor) {
+            return BackingDisk::Grown { from };
+        }
         if found.is_empty() {
             return BackingDisk::Blank;
         }

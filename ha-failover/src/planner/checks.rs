@@ -1,7 +1,7 @@
 //! What must hold, and what should be known.
 
 use super::Planner;
-use crate::facts::{ConfProblem, ContainerState, Disk, Drbd, Link, Replication};
+use crate::facts::{ConfProblem, ContainerState, Disk, Drbd, Link, Replication, Role};
 use crate::finding::Code;
 
 impl<'a> Planner<'a> {
@@ -161,6 +161,33 @@ impl<'a> Planner<'a> {
     /// The module, for requests that configure.
     pub(super) fn module(&mut self) {
         let module = &self.facts.module;
+        self.helper_is_there();
+        if !module.loaded {
+            return;
+        }
+        if let Some(helper) = self.other_helper() {
+            let wanted = module.wanted_helper.display();
+            self.error(
+                Code::ModuleHelperDiffers,
+                "module drbd",
+                format!("it calls {helper} for its handlers, not {wanted}"),
+                format!(
+                    "`failover adopt {}` takes over what runs; or printf %s {wanted} > /sys/module/drbd/parameters/usermode_helper (no newline), or name {helper} in the placement by local.usermode_helper",
+                    self.name()
+                ),
+            );
+        }
+    }
+
+    /// The program that the kernel calls for its handlers, if it is not the one that it should call.
+    pub(super) fn other_helper(&self) -> Option<String> {
+        let module = &self.facts.module;
+        let wanted = module.wanted_helper.as_os_str();
+        module.helper.clone().filter(|h| wanted != h.as_str())
+    }
+
+    pub(super) fn helper_is_there(&mut self) {
+        let module = &self.facts.module;
         if !module.wanted_helper.as_os_str().is_empty()
             && self
                 .facts
@@ -173,24 +200,6 @@ impl<'a> Planner<'a> {
                 module.wanted_helper.display().to_string(),
                 "the program the kernel calls for DRBD's handlers is not there",
                 "install it beside `failover`, or name it in the placement by local.usermode_helper",
-            );
-        }
-        if !module.loaded {
-            return;
-        }
-        if let Some(helper) = module
-            .helper
-            .as_ref()
-            .filter(|h| module.wanted_helper.as_os_str() != h.as_str())
-        {
-            self.error(
-                Code::ModuleHelperDiffers,
-                "module drbd",
-                format!("it calls {helper} for its handlers, not {}", module.wanted_helper.display()),
-                format!(
-                    "printf %s {} > /sys/module/drbd/parameters/usermode_helper (no newline), or name {helper} in the placement by local.usermode_helper",
-                    module.wanted_helper.display()
-                ),
             );
         }
     }
@@ -550,16 +559,21 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A Primary must be so for a reason this node recorded, unless the kernel vouches for it.
+    /// A Primary must be so for a reason that this node recorded.
     pub(super) fn primary_with_reason(&mut self, drbd: &Drbd, requests: &[&str]) {
         let ours = self.facts.ledger.owner.as_deref() == Some(&self.facts.node);
         let open = requests.iter().any(|r| self.open_is(r));
-        if !ours && !open && !drbd.connected() {
+        if !ours && !open && drbd.role == Role::Primary {
+            let alone = if drbd.connected() {
+                ""
+            } else {
+                " without its peer"
+            };
             self.error(
                 Code::PrimaryWithoutRecord,
                 self.name(),
-                "this node is Primary without its peer, and nothing recorded says that it should be",
-                "somebody promoted by hand; find out who, and demote it before anything is mounted",
+                format!("this node is Primary{alone}, and nothing recorded says that it should be"),
+                format!("somebody promoted it by other means: find out who; `failover adopt {}` takes over what runs", self.name()),
             );
         }
     }

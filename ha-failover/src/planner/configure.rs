@@ -157,6 +157,9 @@ impl Planner<'_> {
                         self.step(Action::ApplyActivityLog { volume: number, disk }, Duration::from_secs(120));
                     }
                     Some(BackingDisk::Metadata { .. }) => {}
+                    Some(&BackingDisk::Grown { from }) => {
+                        self.step(Action::MoveMetadata { volume: number, disk, from }, Duration::from_secs(120));
+                    }
                     Some(BackingDisk::Other { what }) => self.error(
                         Code::DiskNotBlank,
                         subject,

@@ -1,7 +1,7 @@
 //! The side that serves and stops: stop and release.
 
-use super::{Planner, QUICK, running};
-use crate::facts::{ContainerState, Role};
+use super::{Planner, QUICK, SERVED, running};
+use crate::facts::{ContainerState, Disk, Role};
 use crate::finding::Code;
 use crate::plan::{Action, Step};
 
@@ -88,6 +88,7 @@ impl Planner<'_> {
             return;
         };
         self.holders();
+        self.primary_with_reason(drbd, &SERVED);
         if drbd.role != Role::Primary && self.facts.mount.store.is_none() {
             if self.facts.ledger.serving {
                 self.step(Action::RecordReleased, QUICK);
@@ -127,8 +128,31 @@ impl Planner<'_> {
             }
         }
         self.connected(drbd);
-        self.both_in_sync(drbd);
+        let lost = drbd.connected() && drbd.all_disks(Disk::Diskless);
+        if lost && drbd.all_peer_disks(Disk::UpToDate) {
+            self.warn(
+                Code::DiskNotUpToDate,
+                &name,
+                format!(
+                    "the local disk is gone: all reads and writes are on the disk of {peer} alone"
+                ),
+                "handing it over is right; look at this disk afterwards",
+            );
+        } else {
+            self.both_in_sync(drbd);
+        }
+        for (container, facts) in &self.facts.containers {
+            if let Some(problem) = &facts.problem {
+                self.error(
+                    Code::ContainerConfig,
+                    format!("container {container}"),
+                    problem,
+                    format!("{peer} could not start it: correct its configuration in the store; nothing has been stopped yet"),
+                );
+            }
+        }
         if drbd.role == Role::Primary {
+            self.primary_with_reason(drbd, &SERVED);
             self.holders();
             if let Some(store) = &self.facts.mount.store
                 && !store.device_errors.is_empty()

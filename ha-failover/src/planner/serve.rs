@@ -1,7 +1,7 @@
 //! The side that will serve: start and handover.
 
-use super::{Planner, QUICK, given_up};
-use crate::facts::Role;
+use super::{Planner, QUICK, SERVED, given_up};
+use crate::facts::{Disk, Role};
 use crate::finding::Code;
 use crate::plan::{Action, Step};
 
@@ -147,17 +147,7 @@ impl Planner<'_> {
                 );
             }
         } else {
-            self.primary_with_reason(
-                drbd,
-                &[
-                    "initialize",
-                    "start",
-                    "handover",
-                    "takeover",
-                    "release",
-                    "stop",
-                ],
-            );
+            self.primary_with_reason(drbd, &SERVED);
         }
         self.fit_to_serve();
         self.serve(
@@ -191,7 +181,17 @@ impl Planner<'_> {
             return;
         }
         self.connected(drbd);
-        self.both_in_sync(drbd);
+        let lost = drbd.connected() && drbd.all_peer_disks(Disk::Diskless);
+        if lost && drbd.all_disks(Disk::UpToDate) {
+            self.warn(
+                Code::PeerDiskNotUpToDate,
+                &name,
+                format!("the disk of {peer} is gone: every write is on this disk alone"),
+                format!("serving here is right; look at the disk of {peer} afterwards"),
+            );
+        } else {
+            self.both_in_sync(drbd);
+        }
         self.step(Action::AwaitPeerSecondary, self.resource.deadlines.handover);
         self.serve(Some(Action::Promote), false);
         if drbd.connected() && drbd.peer_role == Role::Secondary {

@@ -586,3 +586,279 @@ fn a_disk_with_errors_is_told_before_it_is_handed_over() {
     assert!(warnings(&facts, &release()).contains(&Code::StoreErrors));
     assert!(warnings(&facts, &Request::Start).contains(&Code::StoreErrors));
 }
+
+/// What node1 (serving) or node2 (not) sees after its disk of 512 MiB was made 1 GiB.
+fn larger(node: &str) -> Facts {
+    let mut facts = healthy(node);
+    volume(&mut facts).size = Some(511 << 20);
+    if let Some(store) = &mut facts.mount.store {
+        store.size = Some(511 << 20);
+    }
+    let backing = crate::facts::BackingFacts {
+        size: 1024 << 20,
+        noted: Some(512 << 20),
+        offers: Some(1023 << 20),
+    };
+    facts.backing.insert(0, backing);
+    facts
+}
+
+fn steps(facts: &Facts, request: &Request) -> Vec<&'static str> {
+    let plan = plan(facts, &resource(), request).unwrap();
+    plan.steps.iter().map(|s| s.action.name()).collect()
+}
+
+#[test]
+fn growing_is_one_plan_and_a_rerun_does_the_rest() {
+    let grow = |peer_offers, wait_sync| Request::Grow {
+        peer_offers,
+        wait_sync,
+    };
+    let request = grow(None, false);
+    let facts = larger("node1");
+    assert_eq!(
+        steps(&facts, &request),
+        ["grow-device", "grow-store", "record-seen"]
+    );
+    assert!(warnings(&facts, &request).contains(&Code::PeerDiskNotUpToDate));
+    assert_eq!(steps(&facts, &grow(None, true)).len(), 4);
+
+    // What is done is not done again; the new part may still be synced then.
+    let mut facts = larger("node1");
+    volume(&mut facts).size = Some(1023 << 20);
+    volume(&mut facts).peer_disk = Disk::Inconsistent;
+    assert_eq!(steps(&facts, &request), ["grow-store", "record-seen"]);
+    facts.mount.store.as_mut().unwrap().size = Some(1023 << 20);
+    assert_eq!(steps(&facts, &request), ["record-seen"]);
+    facts.backing.get_mut(&0).unwrap().noted = Some(1024 << 20);
+    assert_eq!(errors(&facts, &request), [Code::NothingToGrow]);
+
+    // The side that does not serve prepares its partition, and no more.
+    let mut facts = larger("node2");
+    assert_eq!(steps(&facts, &request), Vec::<&str>::new());
+    assert!(warnings(&facts, &request).contains(&Code::NothingToDo));
+    let whole = crate::facts::WholeDisk {
+        number: 1,
+        exists: true,
+        room: Some((512 << 20, 1024 << 20)),
+        ..Default::default()
+    };
+    facts.whole_disks.insert(0, whole.clone());
+    assert_eq!(steps(&facts, &request), ["grow-partition", "record-seen"]);
+    let mut facts = larger("node1");
+    facts.backing.get_mut(&0).unwrap().size = 512 << 20;
+    facts.backing.get_mut(&0).unwrap().offers = Some(511 << 20);
+    facts.whole_disks.insert(0, whole);
+    assert_eq!(
+        steps(&facts, &request),
+        ["grow-partition", "grow-device", "grow-store", "record-seen"]
+    );
+}
+
+#[test]
+fn growing_is_refused_where_it_cannot_work() {
+    let request = Request::Grow {
+        peer_offers: None,
+        wait_sync: false,
+    };
+    let cases: &[(Code, Change)] = &[
+        (Code::NotConnected, |f| {
+            drbd(f).link = Some(Link::Connecting)
+        }),
+        (Code::NotPrimary, |f| drbd(f).role = Role::Secondary),
+        (Code::StoreNotMounted, |f| f.mount.store = None),
+        (Code::StoreReadOnly, |f| {
+            f.mount.store.as_mut().unwrap().read_only = true;
+        }),
+        (Code::IoSuspended, |f| {
+            drbd(f).suspended = Some("no data".into())
+        }),
+        (Code::ResourceDown, |f| f.drbd = None),
+        (Code::DiskNotUpToDate, |f| {
+            volume(f).disk = Disk::Inconsistent
+        }),
+        (Code::PeerDiskNotUpToDate, |f| {
+            volume(f).peer_disk = Disk::Inconsistent;
+        }),
+        (Code::ResyncRunning, |f| {
+            volume(f).replication = Replication::Busy
+        }),
+        (Code::StoreTooSmall, |f| {
+            volume(f).size = Some(100 << 20);
+            f.backing.get_mut(&0).unwrap().offers = Some(200 << 20);
+        }),
+    ];
+    for (code, change) in cases {
+        let mut facts = larger("node1");
+        change(&mut facts);
+        assert!(errors(&facts, &request).contains(code), "{code}");
+    }
+    let small = Request::Grow {
+        peer_offers: Some(511 << 20),
+        wait_sync: false,
+    };
+    assert_eq!(errors(&larger("node1"), &small), [Code::PeerDiskSmaller]);
+    let mut facts = larger("node2");
+    facts.backing.get_mut(&0).unwrap().offers = Some(511 << 20);
+    assert_eq!(errors(&facts, &request), [Code::NothingToGrow]);
+    facts.whole_disks.insert(
+        0,
+        crate::facts::WholeDisk {
+            no_room: Some("not a primary partition of an msdos table".into()),
+            ..Default::default()
+        },
+    );
+    let refusal = plan(&facts, &resource(), &request).unwrap_err();
+    let code = Code::PartitionNotGrowable;
+    assert!(refusal.findings.iter().any(|f| f.code == code), "{refusal}");
+}
+
+/// Its metadata is where the disk ended when it was smaller: moved, never taken for something foreign.
+#[test]
+fn a_disk_that_grew_while_it_was_off_has_its_metadata_moved() {
+    let mut facts = healthy("node1");
+    facts.drbd = None;
+    facts.mount.store = None;
+    facts
+        .disks
+        .insert(0, BackingDisk::Grown { from: 512 << 20 });
+    for request in [Request::Up, Request::Boot, Request::Prepare] {
+        assert_eq!(steps(&facts, &request)[..2], ["move-metadata", "attach"]);
+    }
+}
+
+/// What other tools run, seen from node1 (serving) or node2 (not).
+fn not_ours(node: &str) -> Facts {
+    let mut facts = healthy(node);
+    facts.ledger = crate::ledger::Ledger::default();
+    facts.module.helper = Some("/sbin/drbdadm".into());
+    facts.module.wanted_helper = "/usr/lib/ha-failover/drbd-helper".into();
+    facts
+}
+
+#[test]
+fn adopting_stops_and_starts_nothing() {
+    assert_eq!(
+        steps(&not_ours("node1"), &Request::Adopt),
+        [
+            "record-adopted",
+            "set-helper",
+            "verify-store",
+            "claim",
+            "record-seen"
+        ]
+    );
+    assert_eq!(
+        steps(&not_ours("node2"), &Request::Adopt),
+        ["record-adopted", "set-helper", "record-peer-owns"]
+    );
+    for node in ["node1", "node2"] {
+        assert!(steps(&healthy(node), &Request::Adopt).is_empty());
+        assert!(warnings(&healthy(node), &Request::Adopt).contains(&Code::NothingToDo));
+    }
+    // Everything but that is refused before.
+    assert!(errors(&not_ours("node1"), &Request::Up).contains(&Code::ModuleHelperDiffers));
+    let cases: &[(Code, Change)] = &[
+        (Code::ResourceDiffers, |f| f.differs.push("x".into())),
+        (Code::NotConnected, |f| {
+            drbd(f).link = Some(Link::Connecting)
+        }),
+        (Code::PeerPrimary, |f| drbd(f).peer_role = Role::Primary),
+        (Code::NobodyServes, |f| drbd(f).role = Role::Secondary),
+        (Code::StoreNotMounted, |f| f.mount.store = None),
+        (Code::StoreReadOnly, |f| {
+            f.mount.store.as_mut().unwrap().read_only = true
+        }),
+        (Code::ContainerAutostart, |f| {
+            f.containers.values_mut().for_each(|c| c.autostart = true);
+        }),
+        (Code::ContainerMissing, |f| {
+            f.containers
+                .values_mut()
+                .for_each(|c| c.state = Some(ContainerState::Missing));
+        }),
+        (Code::BridgeMissing, |f| {
+            f.bridges.insert("br0".into(), false);
+        }),
+        (Code::ProgramMissing, |f| {
+            f.missing_programs
+                .push("/usr/lib/ha-failover/drbd-helper".into());
+        }),
+    ];
+    for (code, change) in cases {
+        let mut facts = not_ours("node1");
+        change(&mut facts);
+        assert!(errors(&facts, &Request::Adopt).contains(code), "{code}");
+    }
+    // In the way of a handover, not of this.
+    let mut facts = not_ours("node1");
+    facts.mount.holders.push("process 1".into());
+    facts
+        .containers
+        .values_mut()
+        .for_each(|c| c.state = Some(ContainerState::Stopped));
+    facts.strangers.push("r7".into());
+    let seen = warnings(&facts, &Request::Adopt);
+    for code in [Code::MountHeld, Code::ContainerState, Code::OtherResources] {
+        assert!(seen.contains(&code), "{code}");
+    }
+}
+
+#[test]
+fn what_was_handed_back_is_left_alone() {
+    let mut facts = healthy("node1");
+    facts.module.helper = Some("/usr/lib/ha-failover/drbd-helper".into());
+    facts.module.wanted_helper = "/usr/lib/ha-failover/drbd-helper".into();
+    let plan = plan(&facts, &resource(), &Request::HandBack).unwrap();
+    assert_eq!(
+        plan.steps[0].action,
+        Action::SetHelper {
+            helper: "/sbin/drbdadm".into()
+        }
+    );
+    assert_eq!(plan.steps.len(), 2);
+    facts.ledger.helper_before = Some("/bin/true".into());
+    facts.also_ours.push("r1".into());
+    assert_eq!(steps(&facts, &Request::HandBack), ["record-handed-back"]);
+    facts.ledger.hand_back();
+    assert_eq!(
+        facts.ledger.epoch, 1,
+        "the next owner is later than all before"
+    );
+    for request in [
+        release(),
+        handover(),
+        takeover(),
+        Request::Up,
+        Request::Start,
+        Request::Down,
+    ] {
+        assert_eq!(errors(&facts, &request), [Code::HandedBack]);
+    }
+    assert!(steps(&facts, &Request::HandBack).is_empty());
+    assert_eq!(
+        steps(&facts, &Request::Adopt),
+        ["record-adopted", "verify-store", "claim", "record-seen"]
+    );
+}
+
+#[test]
+fn a_store_leaves_a_node_whose_disk_is_gone() {
+    let mut facts = healthy("node1");
+    volume(&mut facts).disk = Disk::Diskless;
+    assert!(warnings(&facts, &release()).contains(&Code::DiskNotUpToDate));
+    volume(&mut facts).peer_disk = Disk::Inconsistent;
+    assert!(errors(&facts, &release()).contains(&Code::PeerDiskNotUpToDate));
+    let mut facts = healthy("node2");
+    volume(&mut facts).peer_disk = Disk::Diskless;
+    assert!(warnings(&facts, &handover()).contains(&Code::PeerDiskNotUpToDate));
+    volume(&mut facts).disk = Disk::Inconsistent;
+    assert!(errors(&facts, &handover()).contains(&Code::DiskNotUpToDate));
+    // A configuration that the other node could not load keeps the store where it runs.
+    let mut facts = healthy("node1");
+    facts
+        .containers
+        .values_mut()
+        .for_each(|c| c.problem = Some("bad key".into()));
+    assert!(errors(&facts, &release()).contains(&Code::ContainerConfig));
+}

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use serde_json::Value;
-use uml_lab::{Child, Command, Lab, Node};
+use uml_lab::{Child, Command, Disk, Lab, Node};
 
 /// Cargo names it to the tests of its own package only; the tests of the examples name it themselves.
 pub(crate) const FAILOVER: &str = match option_env!("CARGO_BIN_EXE_failover") {
@@ -57,6 +57,12 @@ resource r0 {
 }
 "#;
 
+/// What a container does in a test that looks for gaps: numbers without an end, each on disk before the next.
+pub(crate) const WRITER: &str = "\
+(n=$(/bin/busybox cat /log 2>/dev/null | /bin/busybox wc -l); while true; do n=$((n+1)); /bin/busybox echo $n >> /log; /bin/busybox fsync /log; /bin/busybox sleep 0.1; done) &
+/bin/busybox touch /ready
+";
+
 /// Busybox as init; the first thing it does is to note who started it, in which epoch.
 const INITTAB: &str = "\
 ::sysinit:/bin/busybox sh /rc
@@ -75,6 +81,13 @@ lxc.net.0.flags = up
 lxc.net.0.hwaddr = 00:16:3e:00:00:14
 lxc.net.0.ipv4.address = 10.1.0.20/24
 ";
+
+/// [`DRBD_CONF`] with resyncs that are not throttled, and other settings.
+pub(crate) fn conf_with(more: &str) -> String {
+    let settings =
+        format!("protocol C;\n    disk {{ c-plan-ahead 0; resync-rate 200M; }}\n    {more}");
+    DRBD_CONF.replace("protocol C;", &settings)
+}
 
 pub(crate) struct Cluster {
     pub(crate) lab: Lab,
@@ -211,15 +224,28 @@ impl Cluster {
         placement: &str,
         disks: &[&str],
     ) -> Option<Cluster> {
+        let disks: Vec<_> = disks.iter().map(|size| Disk::new(*size)).collect();
+        Self::boot_among(name, drbd_conf, placement, &disks, &[])
+    }
+
+    /// Two nodes with these disks, where other packages are installed, too.
+    pub(crate) fn boot_among(
+        name: &str,
+        drbd_conf: &str,
+        placement: &str,
+        disks: &[Disk],
+        packages: &[&str],
+    ) -> Option<Cluster> {
+        let ours = ["btrfs-progs", "busybox-static", "dmsetup", "fdisk", "lxc"];
         let furnished = |mut n: uml_lab::NodeBuilder| {
             for disk in disks {
-                n = n.disk(*disk);
+                n = n.disk(disk.clone());
             }
             n.keep("/var/lib/ha-failover")
         };
         let lab = Lab::builder()
             .name(name)
-            .packages(["btrfs-progs", "busybox-static", "dmsetup", "fdisk", "lxc"])
+            .packages(ours.iter().chain(packages).copied())
             .node("node1", furnished)
             .node("node2", furnished)
             .wire("repl", |w| {
@@ -383,6 +409,49 @@ impl Cluster {
             .read_file("/srv/store1/containers/app/rootfs/epochs")
             .unwrap();
         String::from_utf8(bytes).unwrap()
+    }
+
+    /// Waits until what this node says of the resource is as wanted.
+    pub(crate) fn await_status(&self, node: &str, what: &str, wanted: impl Fn(&Value) -> bool) {
+        let begun = std::time::Instant::now();
+        loop {
+            let facts = self.status(node)["facts"].take();
+            if wanted(&facts) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "{node}: not {what}: {:#}",
+                facts["drbd"]
+            );
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// How many numbers [`WRITER`] has written; each of them, in order.
+    pub(crate) fn numbers(&self, node: &str) -> usize {
+        let log = "/srv/store1/containers/app/rootfs/log";
+        // Not there before the first.
+        let bytes = self.node(node).read_file(log).unwrap_or_default();
+        let text = String::from_utf8(bytes).unwrap();
+        let whole: Vec<&str> = text.split_inclusive('\n').collect();
+        for (n, line) in whole.iter().enumerate() {
+            let number = (n + 1).to_string();
+            assert!(
+                line.trim_end() == number || (n + 1 == whole.len() && number.starts_with(line)),
+                "line {n} is {line:?}"
+            );
+        }
+        whole.len()
+    }
+
+    /// Waits until the container has written more than it had.
+    pub(crate) fn await_more_numbers(&self, node: &str, than: usize) {
+        let begun = std::time::Instant::now();
+        while self.numbers(node) <= than {
+            assert!(begun.elapsed() < DEADLINE, "{node}: nothing after {than}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// After the loss of a node: boot, and everything a node has at boot.

@@ -35,6 +35,7 @@ pub(crate) fn all(
     d.lxc_keys();
     d.copied_configurations();
     d.mounts();
+    d.managers();
     d.autostart();
     d.lxcpaths();
     d.handlers();
@@ -469,25 +470,25 @@ impl<'a> Doctor<'a> {
                 remedy,
             );
         }
+    }
+
+    /// Who else would act on the stores at boot, or by rules of his own.
+    fn managers(&mut self) {
         for tree in self.trees.values() {
-            let Some(file) = &tree.fstab else { continue };
-            for (n, line) in file.each() {
-                let mut words = line.split_whitespace();
-                let device = words.next().unwrap_or("");
-                let options = words.nth(2).unwrap_or("");
-                if device.starts_with("/dev/drbd") && !options.split(',').any(|o| o == "noauto") {
-                    let text = format!("{device} is mounted at boot, when it is not primary");
-                    let remedy = "remove the line, or add noauto: whoever promotes has to mount";
-                    let at = vec![file.place(n, device)];
-                    self.add(
-                        "fstab-automount",
-                        Severity::Error,
-                        Some(&tree.name),
-                        text,
-                        at,
-                        remedy,
-                    );
-                }
+            for c in &tree.managers {
+                let severity = match c.severity {
+                    ha_failover::Severity::Error => Severity::Error,
+                    _ => Severity::Warning,
+                };
+                let at = Place {
+                    file: c.file.display().to_string(),
+                    line: c.line.max(1),
+                    column: c.column,
+                    text: c.text.clone(),
+                };
+                let node = Some(tree.name.as_str());
+                let (what, remedy) = (c.what.clone(), c.remedy.clone());
+                self.add(c.code.as_str(), severity, node, what, vec![at], remedy);
             }
         }
     }

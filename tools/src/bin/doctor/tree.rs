@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use drbd_conf::Config;
+use ha_failover::managers::{Conflict, Store, conflicts};
 
 use crate::Place;
 
@@ -16,6 +17,8 @@ pub(crate) struct Tree {
     /// What `etc/network/interfaces` brings up.
     pub(crate) interfaces: Option<Lines>,
     pub(crate) fstab: Option<Lines>,
+    /// Who else would act on a store.
+    pub(crate) managers: Vec<Conflict>,
     pub(crate) modprobe: Vec<Lines>,
     /// `etc/lxc/default.conf` and every container's `config`.
     pub(crate) lxc: Vec<Lines>,
@@ -87,6 +90,7 @@ impl Tree {
             drbd: drbd.is_file().then(|| Config::load(&drbd)),
             interfaces: Lines::read(root.join("etc/network/interfaces"))?,
             fstab: Lines::read(root.join("etc/fstab"))?,
+            managers: conflicts(root, &Store::default()).map_err(|e| e.to_string())?,
             modprobe,
             lxc,
         })

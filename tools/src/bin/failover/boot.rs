@@ -77,6 +77,9 @@ fn up_and_start(context: &Context, name: &str, output: &mut Output) -> Result<u8
     for request in [Request::Boot, Request::Start] {
         output.begins("look at the system", LOOK);
         let facts = node.facts()?;
+        if facts.ledger.handed_back {
+            return Ok(others(output));
+        }
         if request == Request::Start {
             node.note(&facts)?;
             let owner = node.ledger()?.owner;
@@ -116,6 +119,14 @@ fn up_and_start(context: &Context, name: &str, output: &mut Output) -> Result<u8
     Ok(exit::DONE)
 }
 
+/// What was handed back is not touched.
+fn others(output: &mut Output) -> u8 {
+    let why = "left alone: it was handed back to other tools";
+    output.event(&json!({"event": "stays", "why": why}));
+    output.say(why);
+    output.end("done", exit::DONE, None)
+}
+
 fn stop_and_down(context: &Context, name: &str, output: &mut Output) -> Result<u8> {
     output.begins("look at the system", LOOK);
     let mut node = context.node(name)?;
@@ -123,6 +134,9 @@ fn stop_and_down(context: &Context, name: &str, output: &mut Output) -> Result<u
     for request in [Request::Stop, Request::Down] {
         output.begins("look at the system", LOOK);
         let facts = node.facts()?;
+        if facts.ledger.handed_back {
+            return Ok(others(output));
+        }
         if facts.drbd.is_none() {
             break;
         }

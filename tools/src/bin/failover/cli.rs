@@ -148,6 +148,27 @@ pub(crate) enum RequestCommand {
         #[arg(long, value_name = "TEXT")]
         erase: Option<String>,
     },
+    /// Takes larger disks into use, while the containers run: first on the node that does not serve, then on the one that does.
+    Grow {
+        /// The resource.
+        resource: String,
+        /// What the peer's disk offers in bytes, as `facts.backing` of its `status --json` says; refused early if that is too little.
+        #[arg(long, value_name = "BYTES")]
+        peer_offers: Option<u64>,
+        /// Wait until the peer has the new part too.
+        #[arg(long)]
+        wait_sync: bool,
+    },
+    /// Takes over what drbdadm and lxc-start run, as it runs; on both nodes. Stops and starts nothing.
+    Adopt {
+        /// The resource.
+        resource: String,
+    },
+    /// Leaves what runs to drbdadm and lxc-*, as it runs; on both nodes. Stops and starts nothing.
+    HandBack {
+        /// The resource.
+        resource: String,
+    },
     /// After a split brain, run on both nodes: gives up what the victim has written since, and keeps it aside.
     ResolveSplitBrain {
         /// The resource.
@@ -271,6 +292,9 @@ impl RequestCommand {
     pub(crate) fn resource(&self) -> &str {
         match self {
             RequestCommand::Partition { resource, .. }
+            | RequestCommand::Grow { resource, .. }
+            | RequestCommand::Adopt { resource }
+            | RequestCommand::HandBack { resource }
             | RequestCommand::ResolveSplitBrain { resource, .. }
             | RequestCommand::Snapshot { resource, .. }
             | RequestCommand::RestoreSnapshot { resource, .. }

@@ -160,6 +160,16 @@ fn request(context: &Context, command: &RequestCommand) -> Result<Request> {
         RequestCommand::Partition { erase, .. } => Request::Partition {
             erase: attestation(erase)?,
         },
+        RequestCommand::Adopt { .. } => Request::Adopt,
+        RequestCommand::HandBack { .. } => Request::HandBack,
+        RequestCommand::Grow {
+            peer_offers,
+            wait_sync,
+            ..
+        } => Request::Grow {
+            peer_offers: *peer_offers,
+            wait_sync: *wait_sync,
+        },
         RequestCommand::ResolveSplitBrain {
             victim,
             keep,
