@@ -93,7 +93,10 @@ fn transcripts() -> Result<()> {
 }
 
 fn files() -> Result<()> {
-    for file in ["story/seed/drbd.conf", "story/seed/drbd.d/global_common.conf"] {
+    for file in [
+        "story/seed/drbd.conf",
+        "story/seed/drbd.d/global_common.conf",
+    ] {
         let text = fs::read_to_string(Path::new("..").join(file))?;
         put("drbd_conf", text.replace("include", "# ").as_bytes())?;
     }
@@ -103,7 +106,10 @@ fn files() -> Result<()> {
         "story/stage/placement.toml",
         "story/stage/placement-full.toml",
     ] {
-        put("ha_failover_placement", &fs::read(Path::new("..").join(file))?)?;
+        put(
+            "ha_failover_placement",
+            &fs::read(Path::new("..").join(file))?,
+        )?;
     }
     put(
         "lxc_rs_config_file",
@@ -119,7 +125,11 @@ fn files() -> Result<()> {
 fn metadata() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("disk");
-    for options in [CreateOptions::default(), CreateOptions::v09(1), CreateOptions::v09(7)] {
+    for options in [
+        CreateOptions::default(),
+        CreateOptions::v09(1),
+        CreateOptions::v09(7),
+    ] {
         let file = fs::File::create(&path)?;
         file.set_len(256 << 10)?;
         let target = Target::internal(&path);
@@ -131,7 +141,10 @@ fn metadata() -> Result<()> {
         put("drbd_md_superblock", &[&block[..], before].concat())?;
         put("drbd_md_dump", drbd_md::dump_to_string(&target)?.as_bytes())?;
     }
-    put("drbd_md_dump", b"16777216\t/dev/sda7\nuuid:0x0123456789abcdef\n")
+    put(
+        "drbd_md_dump",
+        b"16777216\t/dev/sda7\nuuid:0x0123456789abcdef\n",
+    )
 }
 
 fn stream() -> Result<()> {
@@ -191,9 +204,8 @@ fn stream() -> Result<()> {
 }
 
 fn records() -> Result<()> {
-    let put = |kind: u8, text: String| {
-        put("ha_failover_journal", &[&[kind], text.as_bytes()].concat())
-    };
+    let put =
+        |kind: u8, text: String| put("ha_failover_journal", &[&[kind], text.as_bytes()].concat());
     let line = |entry: Value| {
         let mut line = serde_json::json!({"op": "a", "mono_ms": 1, "wall": "then"});
         if let (Some(line), Value::Object(entry)) = (line.as_object_mut(), entry) {

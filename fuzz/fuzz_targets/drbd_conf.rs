@@ -35,7 +35,10 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(mut document) = Document::parse(text, "fuzz.conf") {
         assert_eq!(document.text(), text);
-        if document.set(&["resource r0", "net"], "protocol", "C").is_ok() {
+        if document
+            .set(&["resource r0", "net"], "protocol", "C")
+            .is_ok()
+        {
             let again = Document::parse(document.text(), "fuzz.conf");
             assert!(again.is_ok(), "{}", document.text());
         }

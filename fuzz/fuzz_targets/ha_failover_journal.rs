@@ -32,7 +32,10 @@ fuzz_target!(|data: &[u8]| {
             drop(open_operation(&records));
             for record in records {
                 let line = serde_json::to_vec(&record).unwrap();
-                assert_eq!(serde_json::from_slice::<ha_failover::journal::Record>(&line).unwrap(), record);
+                assert_eq!(
+                    serde_json::from_slice::<ha_failover::journal::Record>(&line).unwrap(),
+                    record
+                );
             }
         }
         1 => {

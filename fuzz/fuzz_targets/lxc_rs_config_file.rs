@@ -12,9 +12,17 @@ fuzz_target!(|data: &[u8]| {
     for key in keys.iter().take(4) {
         let _ = file.get(key);
         file.set(key, "a value");
-        assert_eq!(file.get(key).and_then(|v| v.to_str()), Some("a value"), "{key}");
+        assert_eq!(
+            file.get(key).and_then(|v| v.to_str()),
+            Some("a value"),
+            "{key}"
+        );
         file.push(key, "another");
-        assert_eq!(file.get(key).and_then(|v| v.to_str()), Some("another"), "{key}");
+        assert_eq!(
+            file.get(key).and_then(|v| v.to_str()),
+            Some("another"),
+            "{key}"
+        );
         let again = ConfigFile::parse(&file.to_bytes());
         assert_eq!(again.get(key), file.get(key), "{key}");
         file.remove(key);
