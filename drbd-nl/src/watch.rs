@@ -912,3 +912,230 @@ fn objects(state: &State) -> BTreeMap<ObjectKey, Shallow> {
     }
     objects
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::model::{
+        ConnectionInfo, ConnectionState, DeviceInfo, DiskState, Minor, PeerDeviceInfo,
+        ReplicationState, ResourceInfo, ResyncSuspended, Role, Suspended,
+    };
+
+    fn event(action: Action, kind: EventKind) -> Event {
+        Event {
+            seq: 1,
+            action,
+            continues: false,
+            kind,
+        }
+    }
+
+    /// r0 with all that belongs to it, outside in; `late` is as it is later.
+    fn kinds(name: &str, late: bool) -> [EventKind; 5] {
+        let resource = || ResourceName::new(name).unwrap();
+        let peer_node_id = Some(NodeId(1));
+        let volume = VolumeNumber(0);
+        let role = if late { Role::Primary } else { Role::Secondary };
+        let disk_state = if late {
+            DiskState::UpToDate
+        } else {
+            DiskState::Inconsistent
+        };
+        [
+            EventKind::Resource {
+                resource: resource(),
+                info: Some(ResourceInfo {
+                    role,
+                    suspended: Suspended::default(),
+                    fail_io: None,
+                }),
+                statistics: None,
+                new_name: None,
+            },
+            EventKind::Device {
+                resource: resource(),
+                volume,
+                minor: Some(Minor(7)),
+                info: Some(DeviceInfo {
+                    disk_state,
+                    intentional_diskless: None,
+                    quorum: None,
+                    backing_dev: None,
+                    open: None,
+                }),
+                statistics: None,
+            },
+            EventKind::Connection {
+                resource: resource(),
+                peer_node_id,
+                name: Some("n1".into()),
+                addresses: None,
+                info: Some(ConnectionInfo {
+                    state: ConnectionState::Connected,
+                    peer_role: role,
+                }),
+                statistics: None,
+            },
+            EventKind::PeerDevice {
+                resource: resource(),
+                volume,
+                peer_node_id,
+                info: Some(PeerDeviceInfo {
+                    replication: ReplicationState::Established,
+                    peer_disk_state: disk_state,
+                    resync_suspended: ResyncSuspended::default(),
+                    peer_intentional_diskless: None,
+                }),
+                statistics: None,
+            },
+            EventKind::Path {
+                resource: resource(),
+                peer_node_id,
+                addresses: AddressPair {
+                    local: "10.0.0.1:1".parse().unwrap(),
+                    remote: "10.0.0.2:1".parse().unwrap(),
+                },
+                established: Some(late),
+            },
+        ]
+    }
+
+    fn words(changes: &[Change]) -> Vec<String> {
+        let word = |change: &Change| format!("{:?} {}", change.action, change.object);
+        changes.iter().map(word).collect()
+    }
+
+    const OBJECTS: [&str; 5] = [
+        "resource r0",
+        "device r0/0",
+        "connection r0 peer-node-id 1",
+        "peer-device r0/0 peer-node-id 1",
+        "path r0 peer-node-id 1 ipv4:10.0.0.1:1 ipv4:10.0.0.2:1",
+    ];
+
+    /// The state with r0 in it, early or late.
+    fn state(late: bool) -> State {
+        let mut state = State::empty();
+        for kind in kinds("r0", late) {
+            state.apply(event(Action::Exists, kind));
+        }
+        state
+    }
+
+    #[test]
+    fn every_object_comes_changes_and_goes() {
+        let mut state = State::empty();
+        for (late, action) in [(false, "Create"), (true, "Change")] {
+            for (kind, object) in kinds("r0", late).into_iter().zip(OBJECTS) {
+                let changes = state.apply(event(Action::Change, kind.clone()));
+                assert_eq!(words(&changes), [format!("{action} {object}")]);
+                // A repetition is none.
+                assert_eq!(state.apply(event(Action::Change, kind)), []);
+            }
+        }
+        assert_eq!(state, self::state(true));
+        for (kind, object) in kinds("r0", true).into_iter().zip(OBJECTS).rev() {
+            let changes = state.apply(event(Action::Destroy, kind.clone()));
+            assert_eq!(words(&changes), [format!("Destroy {object}")]);
+            assert_eq!(state.apply(event(Action::Destroy, kind)), []);
+        }
+        assert_eq!(state, State::empty());
+    }
+
+    /// What belongs to something that is not there means that events were
+    /// missed, unless it goes.
+    #[test]
+    fn an_object_without_its_owner() {
+        for (kind, owner) in kinds("r0", false)
+            .into_iter()
+            .zip([false, true, true, true, true])
+        {
+            let mut state = State::empty();
+            let mut merged = |action| {
+                let mut changes = Vec::new();
+                let whole = merge(&mut state, event(action, kind.clone()), &mut changes);
+                assert!(changes.is_empty() || whole);
+                whole
+            };
+            assert!(merged(Action::Destroy), "{kind:?}");
+            assert_eq!(merged(Action::Change), !owner, "{kind:?}");
+        }
+        // 8.4 tells of volumes whose connection is not configured.
+        let mut state = state(false);
+        let legacy = EventKind::PeerDevice {
+            resource: ResourceName::new("r0").unwrap(),
+            volume: VolumeNumber(0),
+            peer_node_id: None,
+            info: None,
+            statistics: None,
+        };
+        assert!(merge(
+            &mut state,
+            event(Action::Change, legacy),
+            &mut Vec::new()
+        ));
+        // And of that connection.
+        let legacy = EventKind::Connection {
+            resource: ResourceName::new("r0").unwrap(),
+            peer_node_id: None,
+            name: None,
+            addresses: None,
+            info: None,
+            statistics: None,
+        };
+        assert_eq!(state.apply(event(Action::Change, legacy)), []);
+        assert_eq!(state, self::state(false));
+    }
+
+    #[test]
+    fn a_renamed_resource_is_found_and_in_order() {
+        let mut state = state(false);
+        for kind in kinds("r1", false) {
+            state.apply(event(Action::Create, kind));
+        }
+        let rename = EventKind::Resource {
+            resource: ResourceName::new("r0").unwrap(),
+            info: None,
+            statistics: None,
+            new_name: Some(ResourceName::new("r9").unwrap()),
+        };
+        let changes = state.apply(event(Action::Rename, rename));
+        assert_eq!(words(&changes), ["Rename resource r0"]);
+        let names: Vec<_> = state.resources.iter().map(|r| r.name.to_string()).collect();
+        assert_eq!(names, ["r1", "r9"]);
+        assert_eq!(
+            state
+                .by_name(&ResourceName::new("r9").unwrap())
+                .unwrap()
+                .devices
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn differences_go_from_the_inside_out_and_come_from_the_outside_in() {
+        let (empty, early, late) = (State::empty(), state(false), state(true));
+        assert_eq!(difference(&early, &early), []);
+        assert_eq!(difference(&empty, &empty), []);
+        for (before, after, action) in [
+            (&empty, &late, "Create"),
+            (&late, &empty, "Destroy"),
+            (&early, &late, "Change"),
+        ] {
+            let mut seen = words(&difference(before, after));
+            if action == "Destroy" {
+                seen.reverse();
+            }
+            assert_eq!(seen, OBJECTS.map(|object| format!("{action} {object}")));
+        }
+    }
+
+    #[test]
+    fn counters_wrap() {
+        assert!(before(1, 2) && !before(2, 1) && !before(2, 2));
+        assert!(before(u32::MAX, 0) && !before(0, u32::MAX));
+        assert!(before(0, (1 << 31) - 1) && !before(0, 1 << 31));
+    }
+}

@@ -1300,6 +1300,7 @@ fn inner_overrun() {
     // it looks once, as a slow reader does.
     watcher.set_receive_buffer(32 << 10);
     let rounds = (changes / 100) | 1;
+    let mut resynced = 0;
     for round in 0..rounds {
         for number in 0..100 {
             let operation = if round % 2 == 0 {
@@ -1311,19 +1312,17 @@ fn inner_overrun() {
             };
             assert_eq!(drbd.run(&operation, TIMEOUT).unwrap(), Outcome::Done);
             if number % 50 == 7 && round > 20 {
-                let _ = watcher.try_update().unwrap();
+                let update = watcher.try_update().unwrap();
+                resynced += u32::from(matches!(update, Some(Update::Resynced(_))));
             }
         }
     }
-    let mut resynced = 0;
     let mut updates = 0;
     while let Some(update) = watcher.next_update(Duration::from_secs(2)).unwrap() {
         updates += 1;
-        if matches!(update, drbd_nl::Update::Resynced(_)) {
-            resynced += 1;
-        }
+        resynced += u32::from(matches!(update, Update::Resynced(_)));
     }
-    println!("{updates} updates, {resynced} of them after a loss");
+    println!("{updates} updates in the end, {resynced} in all after a loss");
     assert!(resynced > 0, "{changes} changes fit into the buffer");
     let names = |state: &State| {
         state

@@ -11,6 +11,7 @@ use drbd_nl::{
 };
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ struct Script {
     /// What an event socket sees besides answers.
     announced: Arc<Mutex<VecDeque<Step>>>,
     requests: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// What was asked for last.
+    receive_buffer: Arc<AtomicUsize>,
     version: u32,
 }
 
@@ -74,6 +77,7 @@ fn script_of(
         behaviour: Arc::new(behaviour),
         announced: Arc::default(),
         requests: Arc::default(),
+        receive_buffer: Arc::default(),
         version,
     };
     (Drbd::with_connector(script.clone()).unwrap(), script)
@@ -171,6 +175,10 @@ impl Transport for Socket {
 
     fn port(&self) -> u32 {
         PORT
+    }
+
+    fn set_receive_buffer(&mut self, bytes: usize) {
+        self.script.receive_buffer.store(bytes, Ordering::SeqCst);
     }
 }
 
@@ -616,6 +624,7 @@ fn family_script(steps: Vec<Step>) -> Script {
         behaviour: Arc::new(move |_, _| steps.clone()),
         announced: Arc::default(),
         requests: Arc::default(),
+        receive_buffer: Arc::default(),
         version: 0,
     }
 }
@@ -855,6 +864,18 @@ fn a_watcher_puts_events_in_order() {
         watcher.state().resource("r0").unwrap().role,
         Role::Secondary
     );
+}
+
+#[test]
+fn the_receive_buffer_is_what_was_asked_for() {
+    let (drbd, script) = script(|_, _| initial_state(2));
+    let asked = || script.receive_buffer.load(Ordering::SeqCst);
+    let mut watcher = drbd.watch().unwrap();
+    assert_eq!(asked(), 1 << 20);
+    watcher.set_receive_buffer(4096);
+    assert_eq!(asked(), 4096);
+    drbd.events().unwrap().set_receive_buffer(8192);
+    assert_eq!(asked(), 8192);
 }
 
 #[test]
