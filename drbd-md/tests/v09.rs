@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Output;
 
-use common::{Log, Random, difference, drbdmeta, run_drbdmeta_at, scratch};
+use common::{Log, Random, cases, difference, drbdmeta, run_drbdmeta_at, scratch};
 use drbd_md::{
     CreateOptions, Dump, ErrorKind, Flags, Format, Generations, Overwrite, PeerFlags, Placement,
     Sectors, Superblock, Target, Uuid, apply_activity_log, convert, create, dump_to_string,
@@ -241,11 +241,6 @@ fn some(r: &mut Random) -> (&'static str, u64, Option<u32>) {
     };
     let peers = (!r.chance(4)).then(|| r.pick(&[1, 2, 3, 5, 7, 16, 31]));
     (place, size, peers)
-}
-
-fn cases(default: u64) -> u64 {
-    let set = std::env::var("DRBD_MD_CASES").ok();
-    set.and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 #[test]

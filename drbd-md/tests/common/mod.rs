@@ -51,6 +51,12 @@ fn find_drbdmeta() -> Option<PathBuf> {
     Some(path)
 }
 
+/// How many cases a test tries: `DRBD_MD_CASES`, or so many.
+pub(crate) fn cases(default: u64) -> u64 {
+    let set = std::env::var("DRBD_MD_CASES").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
 /// A directory in memory where there is one: thousands of flushes cost nothing there.
 pub(crate) fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
