@@ -223,6 +223,15 @@ impl Adjustment<'_> {
     }
 
     fn volumes(&mut self, running: &Running) -> Result<()> {
+        let (conf, kern) = (&self.view.volumes, &running.volumes);
+        let same =
+            conf.len() == kern.len() && conf.iter().zip(kern).all(|(c, k)| c.number == k.number);
+        if same && conf.is_sorted_by_key(|c| c.number) {
+            return conf
+                .iter()
+                .zip(kern)
+                .try_for_each(|(c, k)| self.volume(Some(c), Some(k)));
+        }
         // Those that are not in the file have no number in it, either: drbdadm goes by number.
         let mut numbers: Vec<u32> = self.view.volumes.iter().map(|v| v.number).collect();
         numbers.extend(running.volumes.iter().map(|v| v.number));
@@ -251,7 +260,8 @@ impl Adjustment<'_> {
                     && differs(&options, kern_options.as_ref(), self.dialect, |name| {
                         name != "max-bio-bvecs"
                     });
-                disk == d && meta_disk(meta) == *m && !bvecs
+                // Comparing paths part by part takes its time; mostly they are the same text.
+                (disk.as_os_str() == d.as_os_str() || disk == d) && meta_disk(meta) == *m && !bvecs
             }
             (None, None) => true,
             _ => false,
@@ -375,7 +385,6 @@ impl Adjustment<'_> {
                 .iter()
                 .find(|k| k.peer_node_id == Some(id.0));
             let mut options = view.net_options(peer, self.dialect)?;
-            let whole = view.connection(peer, self.dialect)?;
             let Some(k) = kern else {
                 self.new_peer(peer, id, options)?;
                 self.push_connect(id);
@@ -384,8 +393,7 @@ impl Adjustment<'_> {
             };
             let mut connect = k.stand_alone;
             let fixed = |name: &str| !matches!(name, "transport" | "load-balance-paths");
-            if differs(&options, k.options.as_ref(), self.dialect, fixed) && options_named(&options)
-            {
+            if options_named(&options) && differs(&options, &*k.options, self.dialect, fixed) {
                 // Cannot be changed while there is the peer.
                 let connection = self.reference(Some(id.0));
                 self.push(Stage::NetDown, Operation::DelConnection { connection });
@@ -396,9 +404,7 @@ impl Adjustment<'_> {
             }
             if net_differs(&options, &k.options, self.dialect) {
                 (options.transport, options.load_balance_paths) = (None, None);
-                let mut connection = whole;
-                connection.addresses = None;
-                self.change_net(connection, options);
+                self.change_net(self.reference(Some(id.0)), options);
             }
             connect |= self.paths(peer, id, k)?;
             if connect {
@@ -458,6 +464,9 @@ impl Adjustment<'_> {
     /// Adds and removes paths; tells whether the connection has to be made anew.
     fn paths(&mut self, peer: &PeerView, id: NodeId, k: &RunningConnection) -> Result<bool> {
         let wanted = self.view.addresses(peer)?;
+        if wanted == k.paths {
+            return Ok(false);
+        }
         let (resource, peer_node_id) = (self.name.clone(), id);
         for addresses in wanted.iter().filter(|w| !k.paths.contains(w)).cloned() {
             let resource = resource.clone();

@@ -144,13 +144,36 @@ impl fmt::Debug for Value {
 }
 
 /// The settings of one section, in the order in which they were found.
+///
+/// What is inherited as it is, is shared: a clone costs nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Settings(pub(crate) Vec<Setting>);
+pub struct Settings(Option<Arc<Vec<Setting>>>);
 
 impl Settings {
+    /// All of them, also those that others with the same name follow.
+    pub(crate) fn all(&self) -> &[Setting] {
+        self.0.as_ref().map_or(&[], |all| &all[..])
+    }
+
+    pub(crate) fn push(&mut self, setting: Setting) {
+        Arc::make_mut(self.0.get_or_insert_default()).push(setting);
+    }
+
+    pub(crate) fn extend(&mut self, settings: impl IntoIterator<Item = Setting>) {
+        settings.into_iter().for_each(|s| self.push(s));
+    }
+
+    /// Changes settings in place.
+    pub(crate) fn change(&mut self) -> &mut [Setting] {
+        match &mut self.0 {
+            Some(all) => Arc::make_mut(all).as_mut_slice(),
+            None => &mut [],
+        }
+    }
+
     /// Returns the setting of this name. If the name is set more than once, the last one counts.
     pub fn get(&self, name: &str) -> Option<&Setting> {
-        self.0.iter().rev().find(|s| s.name == name)
+        self.all().iter().rev().find(|s| s.name == name)
     }
 
     /// Tells whether a flag is set to `yes`; `None` if it is not set.
@@ -179,10 +202,10 @@ impl Settings {
 
     /// Goes through the settings, each name once, the one that counts.
     pub fn iter(&self) -> impl Iterator<Item = &Setting> {
-        self.0
-            .iter()
+        let all = self.all();
+        all.iter()
             .enumerate()
-            .filter(|(i, s)| !self.0[i + 1..].iter().any(|t| t.name == s.name))
+            .filter(|(i, s)| !all[i + 1..].iter().any(|t| t.name == s.name))
             .map(|(_, s)| s)
     }
 
@@ -197,14 +220,18 @@ impl Settings {
 
     /// Tells whether nothing is set.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all().is_empty()
     }
 
     /// Takes over what `from` sets and this does not.
     pub(crate) fn inherit(&mut self, from: &Settings) {
+        if self.is_empty() {
+            self.0.clone_from(&from.0);
+            return;
+        }
         for s in from.iter() {
             if self.get(s.name).is_none() {
-                self.0.push(s.clone());
+                self.push(s.clone());
             }
         }
     }

@@ -156,7 +156,7 @@ impl Resource {
                 remedy,
             ));
         };
-        let mut volumes = Vec::new();
+        let mut volumes = Vec::with_capacity(me.volumes.len());
         for v in &me.volumes {
             let Some((minor, device)) = v.device_and_minor() else {
                 continue;
@@ -206,7 +206,11 @@ impl Resource {
     /// Replaces the resource named by `resync-after` by its minor on this node.
     fn resolve_after(&self, settings: &Settings, node: &str) -> Result<Settings> {
         let mut out = settings.clone();
-        for s in &mut out.0 {
+        let names = |s: &Setting| matches!(s.value, Value::After(After::Volume { .. }));
+        if !settings.all().iter().any(names) {
+            return Ok(out);
+        }
+        for s in out.change() {
             let Value::After(After::Volume { resource, volume }) = &s.value else {
                 continue;
             };
@@ -238,7 +242,7 @@ impl Resource {
 
     /// The hosts `me` is connected to.
     fn peers(&self, me: &Host, node: &str) -> Result<Vec<PeerView>> {
-        let mut peers = Vec::new();
+        let mut peers = Vec::with_capacity(self.hosts.len().saturating_sub(1));
         if self.connections.is_empty() {
             // Hosts without written connections are all connected; 8.4 has exactly two.
             for host in self.hosts.iter().filter(|h| !std::ptr::eq(*h, me)) {
@@ -315,7 +319,7 @@ impl Resource {
             for v in std::iter::once(v).chain(other) {
                 for s in v.options.iter().filter(|s| is_peer_device(s)) {
                     if settings.get(s.name).is_none() {
-                        settings.0.push(s.clone());
+                        settings.push(s.clone());
                     }
                 }
             }
@@ -330,7 +334,7 @@ impl Resource {
             // There is nothing to be compared with a peer that has no disk, whatever is written.
             let other = host.volumes.iter().find(|o| o.number == *volume);
             if other.is_some_and(|o| o.diskless) {
-                settings.0.push(Setting {
+                settings.push(Setting {
                     section: Section::Disk,
                     name: "bitmap",
                     value: Value::Flag(false),
@@ -364,6 +368,9 @@ impl Resource {
 impl PeerView {
     fn path(&mut self, from: Address, to: Address, proxies: (Option<&Proxy>, Option<&Proxy>)) {
         let to = proxies.0.map_or(to, |p| p.inside.clone());
+        if self.paths.is_empty() {
+            self.paths.reserve_exact(1);
+        }
         self.paths.push((from, to));
         if let (Some(mine), Some(theirs)) = proxies {
             self.proxies.push([mine.clone(), theirs.clone()]);

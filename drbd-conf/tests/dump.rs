@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Random;
-use drbd_conf::{Config, HostName, NodeView, adjust_all};
-use drbd_nl::Dialect;
+use drbd_conf::{Config, HostName, NodeView, Step, adjust_all};
+use drbd_nl::{Dialect, Operation};
 use plain::{Plain, ours, theirs};
 
 /// Said instead of `drbdadm`, where a signal ended it.
@@ -724,6 +724,146 @@ fn compare_generated(first: u64, count: u64) {
 #[test]
 fn generated_configurations_are_dumped_and_brought_up_as_by_drbdadm() {
     compare_generated(1, common::cases(60));
+}
+
+/// A step in the words of drbdadm's dry run.
+fn verb(step: &Step) -> String {
+    let of = |d: &drbd_nl::PeerDeviceRef| {
+        format!("{} {} {}", d.resource, d.peer_node_id.unwrap(), d.volume)
+    };
+    let to = |c: &drbd_nl::ConnectionRef| format!("{} {}", c.resource, c.peer_node_id.unwrap());
+    let Step::Drbd(operation) = step else {
+        return "apply-al".into();
+    };
+    match operation {
+        Operation::Primary { resource } => format!("primary {resource}"),
+        Operation::Secondary { resource } => format!("secondary {resource}"),
+        Operation::Down { resource } => format!("down {resource}"),
+        Operation::Invalidate { minor, .. } => format!("invalidate {minor}"),
+        Operation::Outdate { minor } => format!("outdate {minor}"),
+        Operation::SuspendIo { minor, .. } => format!("suspend-io {minor}"),
+        Operation::ResumeIo { minor } => format!("resume-io {minor}"),
+        Operation::Resize { minor, options } => {
+            let size = options.size.map(|s| format!(" {s}")).unwrap_or_default();
+            format!("resize {minor}{size}")
+        }
+        Operation::NewCurrentUuid { minor, .. } => format!("new-current-uuid {minor}"),
+        Operation::Detach { minor } => format!("detach {minor}"),
+        Operation::Attach { minor, .. } => format!("attach {minor}"),
+        Operation::Verify { peer_device, .. } => format!("verify {}", of(peer_device)),
+        Operation::InvalidatePeer { peer_device, .. } => {
+            format!("invalidate-remote {}", of(peer_device))
+        }
+        Operation::PauseSync { peer_device } => format!("pause-sync {}", of(peer_device)),
+        Operation::ResumeSync { peer_device } => format!("resume-sync {}", of(peer_device)),
+        Operation::Disconnect { connection } => format!("disconnect {}", to(connection)),
+        Operation::Connect { connection, .. } => format!("connect {}", to(connection)),
+        other => panic!("{other}"),
+    }
+}
+
+/// A line of drbdadm's dry run; none for what it does if there is no kernel object.
+fn of_dry_run(line: &str) -> Option<String> {
+    let words = common::words_of(line);
+    if words[0].ends_with("drbdmeta") {
+        return line.ends_with(" apply-al").then(|| "apply-al".into());
+    }
+    let size = words.iter().find_map(|w| w.strip_prefix("--size="));
+    let plain: Vec<_> = words
+        .iter()
+        .skip(1)
+        .filter(|w| !w.starts_with("--"))
+        .collect();
+    let mut text = match plain[0].as_str() {
+        "check-resize" => return None,
+        "attach" => format!("attach {}", plain[1]),
+        // With the resource, though it is about the minor.
+        "outdate" => format!("outdate {}", plain[2]),
+        _ => plain
+            .iter()
+            .map(|w| w.as_str())
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    if let Some(size) = size {
+        let mut parsed = drbd_nl::DiskOptions::default();
+        parsed.set("size", size).unwrap();
+        let _ = write!(text, " {}", parsed.size.unwrap());
+    }
+    Some(text)
+}
+
+#[test]
+fn verbs_are_those_of_drbdadm() {
+    type Verb = (&'static str, fn(&NodeView) -> drbd_conf::Result<Vec<Step>>);
+    const V9: Dialect = Dialect::V9;
+    let verbs: &[Verb] = &[
+        ("down", NodeView::down),
+        ("primary", NodeView::primary),
+        ("secondary", NodeView::secondary),
+        ("invalidate", |v| Ok(v.invalidate())),
+        ("invalidate-remote", |v| v.invalidate_remote(V9)),
+        ("outdate", |v| Ok(v.outdate())),
+        ("verify", |v| v.verify(V9)),
+        ("pause-sync", |v| v.pause_sync(V9)),
+        ("resume-sync", |v| v.resume_sync(V9)),
+        ("suspend-io", |v| Ok(v.suspend_io())),
+        ("resume-io", |v| Ok(v.resume_io())),
+        ("resize", |v| v.resize(V9)),
+        ("attach", |v| v.attach(V9)),
+        ("detach", |v| Ok(v.detach())),
+        ("disconnect", |v| v.disconnect(V9)),
+        ("connect", |v| v.reconnect(V9)),
+    ];
+    let Some(drbdadm) = drbdadm() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("drbd.conf");
+    let (mut configurations, mut steps) = (0, 0);
+    for seed in 1.. {
+        let r = &mut Random::new(seed);
+        let text = generated(r);
+        // Templates and what is stacked or floating change nothing here.
+        let other = [
+            "template",
+            "stacked-on",
+            "floating",
+            "via proxy",
+            "proxy on",
+        ];
+        if other.iter().any(|o| text.contains(o)) {
+            continue;
+        }
+        fs::write(&file, &text).unwrap();
+        if run(&drbdadm, &file, "alpha", &["down", "all"]).is_err() {
+            continue;
+        }
+        let config = Config::load(&file).unwrap();
+        for node in ["alpha", "gamma"] {
+            let views = views(&config, node, false).unwrap();
+            for (name, ours) in verbs.iter().filter(|_| !views.is_empty()) {
+                let theirs = run(&drbdadm, &file, node, &[name, "all"]);
+                let theirs = theirs.unwrap_or_else(|e| panic!("seed {seed}\n{text}\n{name}: {e}"));
+                let mut theirs: Vec<_> = theirs.lines().filter_map(of_dry_run).collect();
+                let mut found: Vec<_> = views
+                    .iter()
+                    .flat_map(|v| ours(v).unwrap())
+                    .map(|s| verb(&s))
+                    .collect();
+                // In which order several resources and volumes are taken is no matter of a verb.
+                found.sort();
+                theirs.sort();
+                if let Some(differs) = differs(&found, &theirs) {
+                    panic!("seed {seed}\n{text}\n{name} on {node}: {differs}");
+                }
+                steps += found.len();
+            }
+        }
+        configurations += 1;
+        if configurations == 8 {
+            break;
+        }
+    }
+    assert!(steps > 300, "{steps}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Builder {
     ) -> Checked<()> {
         seen.once("protocol", st.span())?;
         let setting = self.setting(Section::Net, st)?;
-        sections.net.0.extend(setting);
+        sections.net.extend(setting);
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Builder {
                 setting.name,
                 setting.raw()
             ));
-            sections.get_mut(section).0.push(setting);
+            sections.get_mut(section).push(setting);
         }
         let text = "\"syncer\" is a section of DRBD before 8.4; the tools of DRBD 9 refuse it";
         let problem = Problem::warning(st.span(), "syncer", text);
@@ -131,13 +131,13 @@ impl Builder {
                 }
                 _ => self
                     .setting(section, st)
-                    .map(|s| sections.get_mut(section).0.extend(s)),
+                    .map(|s| sections.get_mut(section).extend(s)),
             };
             self.check(result);
         }
-        let settings = sections.get_mut(section);
-        for (i, s) in settings.0.iter().enumerate() {
-            if settings.0[..i]
+        let settings = sections.get_mut(section).all();
+        for (i, s) in settings.iter().enumerate() {
+            if settings[..i]
                 .iter()
                 .any(|t| t.name == s.name && t.span.file == s.span.file)
                 && s.name != "protocol"

@@ -281,7 +281,7 @@ impl Builder {
             ("disk", Body::Block(block)) if st.words.len() == 1 => {
                 let mut sections = Sections::default();
                 self.settings(Section::Disk, block, &mut sections);
-                volume.options.0.extend(sections.disk.0);
+                volume.options.extend(sections.disk.all().iter().cloned());
                 Ok(())
             }
             ("disk", _) => {

@@ -15,6 +15,7 @@ use crate::dialect::{Dialect, Release};
 use crate::schema::{self, MANDATORY, tla};
 use crate::wire::{Attr, Attrs, Endian, Nest, WireError};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// What is known about one setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +242,6 @@ enum Wire {
     Str,
 }
 
-#[derive(PartialEq)]
 enum Raw<'a> {
     Number(i64),
     Bytes(&'a [u8]),
@@ -551,14 +551,24 @@ impl Value for KeySerial {
     }
 }
 
+/// Where bits are set, least first.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let at = (self.0 != 0).then(|| self.0.trailing_zeros() as usize)?;
+        self.0 &= self.0 - 1;
+        Some(at)
+    }
+}
+
 /// Whether two values are the same, where none is DRBD's default.
-fn same<V: Value>(a: Option<&V>, b: Option<&V>, default: &str, unit: Unit) -> bool {
+fn same<V: PartialEq>(a: Option<&V>, b: Option<&V>, default: Option<&V>) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => a.raw() == b.raw(),
-        (Some(value), None) | (None, Some(value)) => {
-            V::parse(default, unit).is_ok_and(|default| default.raw() == value.raw())
-        }
+        _ => a.or(default) == b.or(default),
     }
 }
 
@@ -726,10 +736,21 @@ macro_rules! options {
             /// The settings that another set has otherwise, secrets included, where what is
             /// not set counts as DRBD's default.
             pub fn differing(&self, other: &Self) -> impl Iterator<Item = &'static OptionInfo> + use<> {
+                static DEFAULTS: OnceLock<$name> = OnceLock::new();
+                let defaults = DEFAULTS.get_or_init(|| {
+                    let mut all = $name::new();
+                    for info in $name::INFO {
+                        // The defaults are values of their settings: a test tries them all.
+                        let _ = all.set(info.name, info.default);
+                    }
+                    all
+                });
                 let same = [$(
-                    same(self.$field.as_ref(), other.$field.as_ref(), $default, Unit::$unit),
+                    same(self.$field.as_ref(), other.$field.as_ref(), defaults.$field.as_ref()),
                 )*];
-                Self::INFO.iter().zip(same).filter(|(_, same)| !same).map(|(info, _)| info)
+                // One bit each: mostly there is none.
+                let bits = same.iter().rev().fold(0u64, |bits, same| bits << 1 | u64::from(!same));
+                Bits(bits).map(|at| &Self::INFO[at])
             }
 
             /// Sends a setting back to DRBD's default, by its name in drbd.conf.
@@ -1206,6 +1227,24 @@ mod tests {
         let mut builder = MessageBuilder::<E>::genl(28, 1, 10, 1);
         options.encode(dialect, &mut builder.attrs());
         builder.finish(1, 1).unwrap()[20..].to_vec()
+    }
+
+    #[test]
+    fn what_is_not_set_is_compared_as_the_default() {
+        let names = |a: &NetOptions, b: &NetOptions| -> Vec<_> {
+            a.differing(b).map(|info| info.name).collect()
+        };
+        let unset = NetOptions::new();
+        let reported = NetOptions::defaults(Dialect::V9);
+        assert_eq!(names(&unset, &reported), [""; 0]);
+        let set = NetOptions::new()
+            .ko_count(3u32)
+            .shared_secret(Secret::new("x"));
+        assert_eq!(names(&set, &reported), ["shared-secret", "ko-count"]);
+        assert_eq!(names(&reported, &set), ["shared-secret", "ko-count"]);
+        let other = set.clone().shared_secret(Secret::new("y"));
+        assert_eq!(names(&set, &other), ["shared-secret"]);
+        assert_eq!(names(&set, &set), [""; 0]);
     }
 
     #[test]
