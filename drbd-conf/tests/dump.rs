@@ -723,7 +723,7 @@ fn compare_generated(first: u64, count: u64) {
 
 #[test]
 fn generated_configurations_are_dumped_and_brought_up_as_by_drbdadm() {
-    compare_generated(1, common::cases(60));
+    compare_generated(1, common::cases(120));
 }
 
 /// A step in the words of drbdadm's dry run.
