@@ -523,6 +523,7 @@ impl Volumes {
 
 /// A resource of one of the kinds the grammar has.
 fn resource(r: &mut Random, n: u64, minor: &mut u64, below: &mut Vec<u64>, out: &mut String) {
+    let start = out.len();
     let _ = writeln!(out, "resource \"res-{n}.x\" {{");
     if r.chance(6) {
         let _ = writeln!(out, "template-file \"template{}\";", r.below(2));
@@ -554,6 +555,11 @@ fn resource(r: &mut Random, n: u64, minor: &mut u64, below: &mut Vec<u64>, out: 
     let old_proxy = !explicit && !floating && r.chance(5);
     if !volumes.in_hosts {
         volumes.text(r, n, false, out);
+    }
+    let free = !floating && count == 2 && !out[start..].contains("disk {");
+    if free && !below.is_empty() {
+        // Only where the other one is on all hosts of this one.
+        let _ = writeln!(out, "disk {{ resync-after res-{}.x; }}", below[0]);
     }
     let address = |host: usize| match ipv6 {
         true => format!("ipv6 [2001:db8:7::{}]:{port}", host + 1),
@@ -697,7 +703,7 @@ fn compare_generated(first: u64, count: u64) {
     let Some(drbdadm) = drbdadm() else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("drbd.conf");
-    let (mut steps, mut refused, mut stacked) = (0, 0, 0);
+    let (mut steps, mut refused, mut stacked, mut after) = (0, 0, 0, 0);
     for seed in first..first + count {
         let r = &mut Random::new(seed);
         for name in ["template0", "template1"] {
@@ -716,8 +722,12 @@ fn compare_generated(first: u64, count: u64) {
             None => refused += 1,
         }
         stacked += u64::from(text.contains("stacked-on"));
+        after += u64::from(text.contains("resync-after"));
     }
-    println!("{count} configurations, {steps} steps, {refused} ambiguous, {stacked} stacked");
+    println!(
+        "{count} configurations, {steps} steps, {refused} ambiguous, {stacked} stacked, {after} after another"
+    );
+    assert!(stacked > 0 && after > 0, "the generator lost its variety");
     assert!(steps as u64 > 20 * count && refused < count / 3);
 }
 
