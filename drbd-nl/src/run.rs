@@ -771,9 +771,17 @@ fn disconnect<T: Transport>(
     command: u8,
     unilaterally: bool,
 ) -> Result<Report> {
+    // DRBD 9 does not tell whether it stood alone before.
+    let mut stood_alone = false;
     let mut request = match name_connection(x, wanted)? {
         Some(Named::Addresses(pair)) => Request::by_addresses84(command, &pair),
-        Some(Named::Peer(peer)) => Request::by_peer9(command, &wanted.resource, peer),
+        Some(Named::Peer(peer)) => {
+            if command == cmd::DISCONNECT {
+                let state = look(x, Depth::Connections)?;
+                stood_alone = is_stand_alone(&state, &wanted.resource, peer);
+            }
+            Request::by_peer9(command, &wanted.resource, peer)
+        }
         // On 8.4 a connection that is StandAlone is not there.
         None if x.dialect() == Dialect::V84 || command == cmd::DEL_PEER => {
             return Ok(already_there());
@@ -785,6 +793,10 @@ fn disconnect<T: Transport>(
         request = request.flag(tla::DISCONNECT_PARMS, number);
     }
     match x.change(&request) {
+        Ok(answer) if stood_alone => Ok(Report {
+            outcome: Outcome::AlreadyThere,
+            ..report(answer)
+        }),
         Ok(answer) => Ok(report(answer)),
         Err(failure) => {
             let gone = [codes::ERR_INVALID_REQUEST, codes::SS_ALREADY_STANDALONE];

@@ -154,6 +154,9 @@ pub struct Drbd {
     pub link: Option<Link>,
     /// The peer's role as last told.
     pub peer_role: Role,
+    /// Whether opening the device for writing promotes this node (9).
+    #[serde(default)]
+    pub auto_promote: Option<bool>,
 }
 
 impl Drbd {
@@ -166,6 +169,7 @@ impl Drbd {
             volumes: BTreeMap::new(),
             link: None,
             peer_role: Role::Unknown,
+            auto_promote: None,
         }
     }
 

@@ -172,7 +172,7 @@ fn fencing_policy() {
         .run_ok(["/bin/busybox", "dmesg"])
         .unwrap()
         .stdout_text();
-    assert!(log.contains("fence-peer r0 exit code 7"), "{log}");
+    assert!(log.contains("fence-peer helper returned 7"), "{log}");
     assert!(
         node.read_file("/run/ha-failover/fenced/r0").is_err(),
         "the word is taken back"
@@ -239,6 +239,12 @@ fn dangerous_options() {
             "two owners, as the option says"
         );
         std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    // Both write: for DRBD 9 two that are Primary are no split brain before that.
+    for node in ["node1", "node2"] {
+        let write = "echo $$ > /srv/store1/written; sync";
+        let node = cluster.node(node);
+        node.run_ok(["/bin/busybox", "sh", "-c", write]).unwrap();
     }
     // The link comes back: DRBD gives the connection up and tells its handler, and we say what that means.
     cluster.lab.wire("repl").heal_all();

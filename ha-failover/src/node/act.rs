@@ -5,18 +5,21 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use drbd_nl::{ConnectionRef, Drbd, ErrorKind, Operation, Outcome, ResourceName, State};
+use drbd_nl::{ConnectionRef, Dialect, Drbd, ErrorKind, Operation, Outcome, ResourceName, State};
 use node_ops::mounts::{self, MountOptions, Overwrite};
 
 use super::grow::grow_store;
 use super::{FENCED_DIR, Node, drbd};
 use crate::error::chain;
 use crate::evidence::FenceEvidence;
-use crate::facts::{Disk, Role};
+use crate::facts::{Disk, Link, Role};
 use crate::ledger::{OwnerRecord, Tombstone};
 use crate::placement::differences;
 use crate::plan::Action;
 use crate::world::{Done, Failure, FailureKind, World};
+
+/// Peers that metadata of DRBD 9 has room for.
+const PEERS: u32 = 1;
 
 /// A request to DRBD gets this much, however little time is left.
 const LEAST: Duration = Duration::from_millis(100);
@@ -196,7 +199,11 @@ impl Node {
             Action::DeleteSnapshot { container, name } => self.delete_snapshot(container, name),
             Action::CreateMetadata { volume, disk } => {
                 let target = self.target(*volume, disk)?;
-                drbd_md::create(&target, &drbd_md::CreateOptions::default())
+                let options = match self.dialect()? {
+                    Dialect::V84 => drbd_md::CreateOptions::default(),
+                    Dialect::V9 => drbd_md::CreateOptions::v09(PEERS),
+                };
+                drbd_md::create(&target, &options)
                     .map(|_| Done::now())
                     .map_err(|e| failed(chain(&e)))
             }
@@ -368,7 +375,7 @@ impl Node {
         self.run_all(&operations, deadline)
     }
 
-    pub(super) fn dialect(&self) -> std::result::Result<drbd_nl::Dialect, Failure> {
+    pub(super) fn dialect(&self) -> std::result::Result<Dialect, Failure> {
         self.with_drbd(|drbd| Ok(drbd.family().dialect))
             .map_err(|e| drbd::failure(&e))
     }
@@ -479,7 +486,9 @@ impl Node {
             if drbd.in_sync() {
                 return Some(Ok(()));
             }
-            (drbd.link.is_none()).then(|| Err(failed("the connection was given up")))
+            // Where DRBD 8.4 forgets the connection, 9 keeps it.
+            matches!(drbd.link, None | Some(Link::StandAlone))
+                .then(|| Err(failed("the connection was given up")))
         })?;
         match done {
             Some(Ok(())) => Ok(Done::now()),

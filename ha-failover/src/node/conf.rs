@@ -5,7 +5,7 @@ use std::path::Path;
 
 use drbd_conf::{Config, Diagnostic, ErrorKind, MetaDisk, NodeView, Step};
 use drbd_md::Target;
-use drbd_nl::{Dialect, Operation};
+use drbd_nl::{Base, Dialect, Operation, ResourceName, ResourceOptions};
 
 use crate::error::chain;
 use crate::facts::{Conf, ConfProblem, ConfVolume};
@@ -129,6 +129,17 @@ impl NodeConf {
     pub(super) fn attach(&self, dialect: Dialect) -> Result<Vec<Operation>, String> {
         let view = self.view()?;
         let mut steps = view.create(dialect).map_err(|e| text(&e))?;
+        if dialect == Dialect::V9 {
+            // Nobody becomes Primary by merely opening the device.
+            steps.insert(
+                1,
+                Step::Drbd(Operation::ChangeResourceOptions {
+                    resource: ResourceName::new(&view.resource).map_err(|e| e.to_string())?,
+                    base: Base::Current,
+                    options: ResourceOptions::new().auto_promote(false),
+                }),
+            );
+        }
         steps.extend(view.attach(dialect).map_err(|e| text(&e))?);
         Ok(operations(steps))
     }

@@ -9,6 +9,7 @@ use crate::world::{Failure, FailureKind};
 pub(crate) fn facts(resource: &drbd_nl::Resource) -> Drbd {
     let mut drbd = Drbd::bare();
     drbd.role = role(resource.role);
+    drbd.auto_promote = resource.options.as_ref().and_then(|o| o.auto_promote);
     let suspended = &resource.suspended;
     if suspended.any() {
         let reasons: Vec<_> = [

@@ -247,7 +247,8 @@ impl<'a> Planner<'a> {
         let peer = self.peer();
         match drbd.link {
             Some(Link::Connected) => {}
-            None | Some(Link::StandAlone) if self.facts.split_brain.is_some() => self.split_brain(),
+            // One side may go on calling the other (9).
+            _ if self.facts.split_brain.is_some() => self.split_brain(),
             None | Some(Link::StandAlone) => self.error(
                 Code::SplitBrainSuspected,
                 &name,

@@ -170,6 +170,10 @@ impl Planner<'_> {
                     None => {}
                 }
             }
+        }
+        // Attached by somebody else, it may still promote whoever opens the device.
+        let promotes = facts.drbd.as_ref().and_then(|d| d.auto_promote) == Some(true);
+        if !attached || promotes {
             self.step(Action::Attach, drbd_deadline);
         }
         let link = facts.drbd.as_ref().and_then(|d| d.link);

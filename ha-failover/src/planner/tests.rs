@@ -112,6 +112,10 @@ fn a_release_is_refused_before_anything_stops() {
             drbd(f).link = Some(Link::StandAlone)
         }),
         (Code::SplitBrainSuspected, |f| drbd(f).link = None),
+        (Code::SplitBrain, |f| {
+            drbd(f).link = Some(Link::Connecting);
+            f.split_brain = Some("told".into());
+        }),
         (Code::DiskNotUpToDate, |f| {
             volume(f).disk = Disk::Inconsistent
         }),
