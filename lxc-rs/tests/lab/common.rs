@@ -17,6 +17,10 @@ use uml_lab::{Lab, Node};
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
+/// For [`allocated`]: else what the C library keeps for the next of its size
+/// would count as used.
+pub(crate) const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
+
 /// Runs inner tests in a node, all of them even if one fails. `LXC_RS_INNER`
 /// names some of them, and the variables in `defaults` may be set otherwise.
 pub(crate) fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
@@ -40,8 +44,7 @@ pub(crate) fn run_inner(node: &Node, tests: &[&str], defaults: &[(&str, &str)]) 
         }
         let begun = Instant::now();
         let ran = node.run_test_with(inner, |mut command| {
-            // What is kept for the next of its size would count as used.
-            command = command.env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
+            command = command.env(TUNABLES.0, TUNABLES.1);
             for (name, value) in defaults {
                 let value = std::env::var(name).unwrap_or_else(|_| (*value).to_owned());
                 command = command.env(name, value);
