@@ -112,6 +112,18 @@ struct Took {
     processor: f64,
 }
 
+impl Took {
+    /// How often `rival` fits into this, in processor time; where that is
+    /// counted in ticks, and was none, in wall clock.
+    fn times(self, rival: Self) -> f64 {
+        if self.processor > 0.0 && rival.processor > 0.0 {
+            self.processor / rival.processor
+        } else {
+            self.wall / rival.wall
+        }
+    }
+}
+
 /// Runs them in turn and says what they took.
 fn alternate<const N: usize>(samples: usize, mut runs: [Run<'_>; N]) -> Result<[Took; N]> {
     let mut times: [[Vec<f64>; 2]; N] = std::array::from_fn(|_| [Vec::new(), Vec::new()]);
