@@ -238,9 +238,8 @@ impl<T: Transport> Watcher<T> {
                 Ok(Some(RawEvent::Overrun)) => self.stale = true,
                 Ok(Some(RawEvent::ModuleUnloaded)) => self.module_unloaded(),
                 Ok(Some(RawEvent::ModuleLoaded)) => {
-                    let before = std::mem::replace(&mut self.state, State::empty());
                     self.unloaded = false;
-                    self.reread(Self::DUMP_LIMIT)?;
+                    let before = self.reread(Self::DUMP_LIMIT)?;
                     self.ready
                         .push_back(Update::ModuleLoaded(difference(&before, &self.state)));
                 }
@@ -282,8 +281,7 @@ impl<T: Transport> Watcher<T> {
         if self.unloaded {
             return Err(module_not_loaded());
         }
-        let before = self.state.clone();
-        self.reread(Self::DUMP_LIMIT)?;
+        let before = self.reread(Self::DUMP_LIMIT)?;
         Ok(difference(&before, &self.state))
     }
 
@@ -444,20 +442,21 @@ impl<T: Transport> Watcher<T> {
 
     /// Reads the state in about the time that the caller has.
     fn resync(&mut self, timeout: Duration) -> Result<()> {
-        let before = self.state.clone();
-        self.reread(timeout.clamp(Duration::from_secs(1), Self::DUMP_LIMIT))?;
+        let before = self.reread(timeout.clamp(Duration::from_secs(1), Self::DUMP_LIMIT))?;
         self.ready
             .push_back(Update::Resynced(difference(&before, &self.state)));
         Ok(())
     }
 
     /// Reads the state again; what was waiting is in it, or comes after it.
-    fn reread(&mut self, limit: Duration) -> Result<()> {
+    /// Returns how it was before.
+    fn reread(&mut self, limit: Duration) -> Result<State> {
         self.stale = true;
         self.group.clear();
         self.early.clear();
         self.expected = None;
-        self.state = self.read_state(Deadline::after(limit))?;
+        let state = self.read_state(Deadline::after(limit))?;
+        let before = std::mem::replace(&mut self.state, state);
         let kept = self.ready.len();
         self.apply_early();
         // What came during the dump is part of what the dump is for.
@@ -468,7 +467,7 @@ impl<T: Transport> Watcher<T> {
                 .filter(|update| matches!(update, Update::Helper(_) | Update::SplitBrain(_))),
         );
         self.stale = false;
-        Ok(())
+        Ok(before)
     }
 
     /// Asks for the state and collects it; live events are kept for later.
@@ -838,7 +837,12 @@ fn remove<T>(list: &mut Vec<T>, same: impl Fn(&T) -> bool) -> bool {
 /// What made `new` out of `old`: destroyed from the inside out, then made
 /// and changed from the outside in.
 pub(crate) fn difference(old: &State, new: &State) -> Vec<Change> {
-    let (was, is) = (objects(old), objects(new));
+    // Nearly all are as they were.
+    let differ = |state: &State, other: &State| {
+        let resources = state.resources.iter();
+        objects(resources.filter(|r| other.by_name(&r.name) != Some(r)))
+    };
+    let (was, is) = (differ(old, new), differ(new, old));
     let gone = was.keys().filter(|key| !is.contains_key(key)).rev();
     let changes = gone.map(|key| (key, Action::Destroy));
     let made = is.iter().filter_map(|(key, value)| match was.get(key) {
@@ -865,9 +869,9 @@ enum Shallow {
     Path(Path),
 }
 
-fn objects(state: &State) -> BTreeMap<ObjectKey, Shallow> {
+fn objects<'r>(resources: impl Iterator<Item = &'r Resource>) -> BTreeMap<ObjectKey, Shallow> {
     let mut objects = BTreeMap::new();
-    for resource in &state.resources {
+    for resource in resources {
         let name = || resource.name.clone();
         for device in &resource.devices {
             let key = ObjectKey::Device {

@@ -29,25 +29,50 @@ pub(crate) struct Message<'a, E> {
     pub(crate) minor: Option<Minor>,
     pub(crate) ret_code: i32,
     pub(crate) attrs: Attrs<'a, E>,
+    nests: Nests<'a>,
+}
+
+/// The nests of a message by number, so that it is gone through once. A
+/// message of DRBD has up to seven.
+#[derive(Clone, Copy, Debug, Default)]
+struct Nests<'a> {
+    first: [(u16, &'a [u8]); 8],
+    count: usize,
 }
 
 impl<'a, E: Endian> Message<'a, E> {
     pub(crate) fn read(dialect: Dialect, msg: &NlMsg<'a>) -> Result<Self, WireError> {
         let genl = GenlHeader::read(msg.body)?;
         let drbd = DrbdHeader::read::<E>(genl.body)?;
+        let attrs = Attrs::new(drbd.body);
+        let mut nests = Nests::default();
+        for attr in attrs {
+            let attr = attr?;
+            if let Some(place) = nests.first.get_mut(nests.count) {
+                *place = (attr.number, attr.payload);
+            }
+            nests.count += 1;
+        }
         Ok(Self {
             dialect,
             command: genl.command,
             seq: msg.seq,
             minor: (drbd.minor != NO_MINOR).then_some(Minor(drbd.minor)),
             ret_code: drbd.ret_code(),
-            attrs: Attrs::new(drbd.body),
+            attrs,
+            nests,
         })
     }
 
     /// The nest with this number, if there is one.
     fn nest(&self, number: u16) -> Result<Option<Attrs<'a, E>>, WireError> {
-        Ok(self.attrs.find(number)?.map(|attr| attr.nest()))
+        let Nests { first, count } = &self.nests;
+        let Some(known) = first.get(..*count) else {
+            return Ok(self.attrs.find(number)?.map(|attr| attr.nest()));
+        };
+        // A later one overrides, as in the kernel.
+        let found = known.iter().rev().find(|(own, _)| *own == number);
+        Ok(found.map(|(_, payload)| Attrs::new(payload)))
     }
 
     /// Every info text, in order: there may be several nests with several each.
