@@ -301,7 +301,7 @@ impl<T: Transport> Exchange<T> {
     ) -> Result<(), Failure> {
         let request = Request::dump(self.dialect(), command);
         self.send(&request)?;
-        loop {
+        for received in 1u64.. {
             self.receive()?;
             let buffer = std::mem::take(&mut self.buffer);
             let done = self.read_dump(&buffer, command, &mut take);
@@ -309,10 +309,12 @@ impl<T: Transport> Exchange<T> {
             if done? {
                 return Ok(());
             }
-            if self.deadline.passed() {
-                return Err(Failure::NoAnswer);
+            // Where there is no vDSO, to look at the clock is a system call as well.
+            if received % 64 == 0 && self.deadline.passed() {
+                break;
             }
         }
+        Err(Failure::NoAnswer)
     }
 
     fn read_dump(
