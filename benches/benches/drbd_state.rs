@@ -1,118 +1,314 @@
-//! What does it cost to ask DRBD for its state, compared with drbdsetup?
+//! What does it cost to ask DRBD for its state?
 //!
-//! Unit: milliseconds for one query in a lab node with 1, 100 and 1 000
-//! resources of one volume each: `Drbd::snapshot`, a watcher's model read
-//! again, `drbdsetup status`, and `/bin/true` for what a program costs at
-//! all. Ratios count, and only within a run: a user-mode kernel is slow at
-//! system calls, of which a state of N objects takes about N + 30 (one receive
-//! for each object and each of four dumps; drbdsetup takes two for each).
+//! Units: milliseconds and system calls for one query in a lab node with 1,
+//! 100 and 1 000 resources of one volume each. Ours: `Drbd::snapshot`, which
+//! opens its sockets, keeps a deadline by a thread and looks for events
+//! meanwhile, and `Watcher::refresh`, which asks on the socket it has. Rivals:
+//! a C loop that sends the same dumps and receives the bytes, for each of the
+//! two, and `drbdsetup status`, with `/bin/true` beside it for what a program
+//! costs at all. Then: how long a watcher takes from a loss of events to a
+//! right model, and how often it asks for that.
 //!
-//! `cargo bench -p benches --bench drbd_state`
+//! Aims: at most 1.15 times the C loop and two system calls more; 20 times
+//! faster than `drbdsetup status` less `/bin/true`; one dump after a loss.
+//! Ratios count, and only within a run: a user-mode kernel is slow at system
+//! calls, of which a state of N objects takes one for each object in each dump.
+//!
+//! `cargo bench -p benches --bench drbd_state`; needs `cc`. The system calls
+//! are counted by strace in a run of its own.
 
+use drbd_nl::schema::cmd;
+use drbd_nl::socket::{Connector, Deadline, Kernel, Received, Transport};
 use drbd_nl::{
-    DeviceOptions, Drbd, Minor, NodeId, Operation, ResourceName, ResourceOptions, VolumeNumber,
+    DeviceOptions, Drbd, Minor, NodeId, Operation, ResourceName, ResourceOptions, Update,
+    VolumeNumber,
 };
 use std::error::Error;
+use std::io;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uml_lab::Lab;
 
-const LIMIT: Duration = Duration::from_secs(300);
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn main() -> Result<(), Box<dyn Error>> {
+const LIMIT: Duration = Duration::from_secs(300);
+/// Changes that a watcher does not look at before it is asked to be right.
+const LOST: u32 = 100;
+
+fn main() -> Result<()> {
+    if let Ok(query) = std::env::var("QUERY") {
+        return ask(&query, std::env::var("SAMPLES")?.parse()?).map(drop);
+    }
     if std::env::var("COUNTS").is_ok() {
         return inside();
     }
     // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
     let once = !std::env::args().any(|arg| arg == "--bench")
         || std::env::args().any(|arg| arg == "--test");
+    let program = std::env::current_exe()?;
+    let rival = program.with_file_name("drbd_rival");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/drbd_rival.c");
+    let compiled = Command::new("cc")
+        .args(["-O2", "-o"])
+        .args([&rival, &source])
+        .status()?;
+    if !compiled.success() {
+        return Err("the rival does not compile".into());
+    }
     let lab = Lab::builder()
         .name("bench-drbd")
-        .packages(["drbd-utils"])
+        .packages(["drbd-utils", "strace"])
         .node("node1", |n| n.memory("512M").disk("16M"))
         .start()?;
     let node = lab.node("node1");
     node.load_module("drbd", ["usermode_helper=/bin/true"])?;
-    let program = std::env::current_exe()?;
-    let counts = if once { "1,10" } else { "1,100,1000" };
     let output = node.run_ok(
         uml_lab::Command::new(&program)
-            .env("COUNTS", counts)
-            .env("SAMPLES", if once { "1" } else { "5" })
+            .env("COUNTS", if once { "1,10" } else { "1,100,1000" })
+            .env("SAMPLES", if once { "1" } else { "9" })
+            .env("RIVAL", rival.to_str().ok_or("a path that is no text")?)
             .deadline(Duration::from_secs(1800)),
     )?;
     print!("{}", output.stdout_text());
     Ok(())
 }
 
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 /// Median of so many runs, in milliseconds.
-fn median(
-    samples: usize,
-    mut run: impl FnMut() -> Result<(), Box<dyn Error>>,
-) -> Result<f64, Box<dyn Error>> {
+fn timed(samples: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut times = Vec::new();
     for _ in 0..samples {
         let start = Instant::now();
         run()?;
         times.push(start.elapsed().as_secs_f64() * 1000.0);
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(median(times))
 }
 
-fn program(name: &str, args: &[&str]) -> Result<(), Box<dyn Error>> {
+fn program(name: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(name).args(args).output()?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{name}: {output:?}").into())
+    if !output.status.success() {
+        return Err(format!("{name} {args:?}: {output:?}").into());
     }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
-fn inside() -> Result<(), Box<dyn Error>> {
+/// Asks in one of our two ways, some times; the median.
+fn ask(query: &str, samples: usize) -> Result<f64> {
+    let drbd = Drbd::open()?;
+    if query == "snapshot" {
+        return timed(samples, || {
+            drbd.snapshot(LIMIT).map(drop).map_err(Into::into)
+        });
+    }
+    let mut watcher = drbd.watch()?;
+    timed(samples, || watcher.refresh().map(drop).map_err(Into::into))
+}
+
+/// The dumps that a query takes.
+fn dumps(drbd: &Drbd, query: &str) -> Vec<String> {
+    let mut commands = vec![cmd::GET_INITIAL_STATE];
+    if query == "snapshot" {
+        commands = vec![
+            cmd::GET_RESOURCES,
+            cmd::GET_DEVICES,
+            cmd::GET_CONNECTIONS,
+            cmd::GET_PEER_DEVICES,
+        ];
+        if drbd.family().has(cmd::GET_PATHS) {
+            commands.push(cmd::GET_PATHS);
+        }
+    }
+    commands.iter().map(ToString::to_string).collect()
+}
+
+/// The rival's command line for a query.
+fn rival_args(drbd: &Drbd, query: &str, samples: usize) -> Vec<String> {
+    let socket = if query == "snapshot" { "each" } else { "once" };
+    let mut args = vec![
+        drbd.family().id.to_string(),
+        samples.to_string(),
+        socket.to_owned(),
+    ];
+    args.extend(dumps(drbd, query));
+    args
+}
+
+/// System calls of one query: those of a run of eleven less those of a run of one.
+fn system_calls(args: &[String], query: &str, times: impl Fn(usize) -> Vec<String>) -> Result<f64> {
+    let mut totals = Vec::new();
+    for samples in [1, 11] {
+        let output = Command::new("strace")
+            .args(["-f", "-c", "-U", "calls,name", "-o", "/tmp/calls"])
+            .args(args)
+            .args(times(samples))
+            .env("QUERY", query)
+            .env("SAMPLES", samples.to_string())
+            .output()?;
+        if !output.status.success() {
+            return Err(format!("strace {args:?}: {output:?}").into());
+        }
+        let table = std::fs::read_to_string("/tmp/calls")?;
+        let total = table
+            .lines()
+            .find(|line| line.trim_end().ends_with("total"));
+        let number = total.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        totals.push(number.ok_or_else(|| format!("strace said {table}"))?);
+    }
+    Ok((totals[1] - totals[0]) / 10.0)
+}
+
+fn inside() -> Result<()> {
     let drbd = Drbd::open()?;
     let samples: usize = std::env::var("SAMPLES")?.parse()?;
-    println!("median of {samples}, milliseconds; how often drbdsetup's time ours is");
-    println!("resources  snapshot  watcher  drbdsetup status  /bin/true  ratio");
+    let rival = std::env::var("RIVAL")?;
+    let own = std::env::current_exe()?.display().to_string();
+    println!("DRBD {:?}, median of {samples}", drbd.family().dialect);
+    println!(
+        "resources  query         ours ms  C loop ms  ratio  us/resource  calls  C calls  \
+         drbdsetup ms  true ms  times faster"
+    );
     let mut made = 0;
     for count in std::env::var("COUNTS")?.split(',') {
         let count: u32 = count.parse()?;
         while made < count {
-            let resource = ResourceName::new(&format!("r{made:04}"))?;
-            for operation in [
-                Operation::NewResource {
-                    resource: resource.clone(),
-                    node_id: Some(NodeId(0)),
-                    options: ResourceOptions::new(),
-                },
-                Operation::NewMinor {
-                    resource,
-                    volume: VolumeNumber(0),
-                    minor: Minor(made),
-                    options: DeviceOptions::new(),
-                },
-            ] {
-                let outcome = drbd.run(&operation, LIMIT)?;
-                assert_eq!(outcome, drbd_nl::Outcome::Done, "{operation}");
-            }
+            make(&drbd, made)?;
             made += 1;
         }
-        let mut watcher = drbd.watch()?;
-        let snapshot = median(samples, || {
-            let state = drbd.snapshot(LIMIT)?;
-            assert_eq!(state.resources.len(), usize::try_from(count)?);
-            Ok(())
-        })?;
-        let model = median(samples, || {
-            watcher.refresh()?;
-            Ok(())
-        })?;
-        let theirs = median(samples, || program("drbdsetup", &["status", "--verbose"]))?;
-        let nothing = median(samples, || program("/bin/true", &[]))?;
-        println!(
-            "{count:>9}  {snapshot:>8.2}  {model:>7.2}  {theirs:>16.2}  {nothing:>9.2}  {:>5.1}",
-            theirs / snapshot
+        assert_eq!(
+            drbd.snapshot(LIMIT)?.resources.len(),
+            usize::try_from(count)?
+        );
+        let status = ["status", "--verbose", "--statistics"];
+        let theirs = timed(samples, || program("drbdsetup", &status).map(drop))?;
+        let nothing = timed(samples, || program("/bin/true", &[]).map(drop))?;
+        for query in ["snapshot", "refresh"] {
+            let ours = ask(query, samples)?;
+            let args = rival_args(&drbd, query, samples);
+            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            let times = program(&rival, &args)?;
+            let floor = median(
+                times
+                    .lines()
+                    .map(str::parse)
+                    .collect::<std::result::Result<_, _>>()?,
+            );
+            let calls = system_calls(std::slice::from_ref(&own), query, |_| Vec::new())?;
+            let least = system_calls(std::slice::from_ref(&rival), query, |n| {
+                rival_args(&drbd, query, n)
+            })?;
+            println!(
+                "{count:>9}  {query:<10} {ours:>10.2} {floor:>10.2} {:>6.2} {:>12.1} {calls:>6.1} \
+                 {least:>8.1} {theirs:>13.2} {nothing:>8.2} {:>13.1}",
+                ours / floor,
+                ours * 1000.0 / f64::from(count),
+                (theirs - nothing) / ours
+            );
+        }
+    }
+    lose(made)
+}
+
+fn new_resource(number: u32) -> Result<Operation> {
+    Ok(Operation::NewResource {
+        resource: ResourceName::new(&format!("r{number:04}"))?,
+        node_id: Some(NodeId(0)),
+        options: ResourceOptions::new(),
+    })
+}
+
+fn make(drbd: &Drbd, number: u32) -> Result<()> {
+    for operation in [
+        new_resource(number)?,
+        Operation::NewMinor {
+            resource: ResourceName::new(&format!("r{number:04}"))?,
+            volume: VolumeNumber(0),
+            minor: Minor(number),
+            options: DeviceOptions::new(),
+        },
+    ] {
+        let outcome = drbd.run(&operation, LIMIT)?;
+        assert_eq!(outcome, drbd_nl::Outcome::Done, "{operation}");
+    }
+    Ok(())
+}
+
+/// The kernel, and how often its initial state was asked for.
+#[derive(Clone, Debug, Default)]
+struct Counted(Arc<AtomicU64>);
+
+#[derive(Debug)]
+struct CountedSocket(<Kernel as Connector>::Transport, Arc<AtomicU64>);
+
+impl Connector for Counted {
+    type Transport = CountedSocket;
+
+    fn open(&self) -> io::Result<CountedSocket> {
+        Ok(CountedSocket(Kernel.open()?, Arc::clone(&self.0)))
+    }
+}
+
+impl Transport for CountedSocket {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        if datagram.get(16) == Some(&cmd::GET_INITIAL_STATE) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.send(datagram)
+    }
+
+    fn receive(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> io::Result<Received> {
+        self.0.receive(buffer, deadline)
+    }
+
+    fn join(&mut self, group: u32) -> io::Result<()> {
+        self.0.join(group)
+    }
+
+    fn port(&self) -> u32 {
+        self.0.port()
+    }
+
+    fn set_receive_buffer(&mut self, bytes: usize) {
+        self.0.set_receive_buffer(bytes);
+    }
+}
+
+/// Loses events, and becomes right again.
+fn lose(resources: u32) -> Result<()> {
+    let counted = Counted::default();
+    let drbd = Drbd::with_connector(counted.clone())?;
+    let mut watcher = drbd.watch()?;
+    watcher.set_receive_buffer(4096);
+    for number in resources..resources + LOST {
+        assert_eq!(
+            drbd.run(&new_resource(number)?, LIMIT)?,
+            drbd_nl::Outcome::Done
         );
     }
+    let before = counted.0.load(Ordering::Relaxed);
+    let start = Instant::now();
+    // What was announced before the loss comes first.
+    let mut resynced = false;
+    while !resynced {
+        let update = watcher.next_update(LIMIT)?.ok_or("nothing was lost")?;
+        resynced = matches!(update, Update::Resynced(_));
+    }
+    let took = start.elapsed().as_secs_f64() * 1000.0;
+    assert_eq!(
+        watcher.state().resources.len(),
+        usize::try_from(resources + LOST)?
+    );
+    let dumps = counted.0.load(Ordering::Relaxed) - before;
+    println!(
+        "after a loss among {LOST} changes, {resources} resources and {LOST} more: right after \
+         {took:.2} ms and {dumps} dumps (aim: 1)"
+    );
     Ok(())
 }

@@ -1,1 +1,4 @@
-//! Benches: each states its question and its rival.
+//! Benches: each states its question and its rival. What they share is here.
+
+pub mod allocations;
+pub mod recorded;
