@@ -366,7 +366,7 @@ fn deep_bad_lines() {
 #[test]
 #[ignore = "deep"]
 fn deep_the_owner_hangs_and_goes_on() {
-    let conf = conf_with("disk { fencing resource-and-stonith; }");
+    let conf = conf_with("fencing resource-and-stonith;");
     let Some(cluster) = serve("failover-standstill", &conf, &[plain()]) else {
         return;
     };
@@ -439,7 +439,7 @@ fn deep_the_owner_hangs_and_goes_on() {
 #[ignore = "deep"]
 fn deep_disks_fail() {
     let breakable = [Disk::new("192M").faults()];
-    let conf = conf_with("disk { on-io-error detach; }");
+    let conf = conf_with("on-io-error detach;");
     let Some(cluster) = serve("failover-disks", &conf, &breakable) else {
         return;
     };
@@ -673,24 +673,35 @@ fn deep_containers_that_do_not_stop() {
             "{dm} $d create frost --table \"0 $(cat /sys/block/ubda/size) linear /dev/ubda 0\""
         ),
     );
-    // Two hundred processes that start each other and ignore every signal they may.
+    // Sixty processes that start each other and ignore every signal they may, once the writer has begun.
     let bomb = "\
 /bin/busybox cat > /bomb <<'END'
 trap '' TERM INT HUP USR1 USR2 PWR
 while true; do /bin/busybox sleep 0.2 & /bin/busybox sh /bomb & wait; done
 END
-/bin/busybox sh /bomb &
+(/bin/busybox sleep 5; /bin/busybox sh /bomb) &
 ";
-    node.write_file("/run/rootfs/rc", format!("{bomb}{WRITER}"), 0o644)
+    node.write_file("/run/rootfs/rc", format!("{WRITER}{bomb}"), 0o644)
         .unwrap();
     let config = node.read_file("/run/app.config").unwrap();
     let config = format!(
-        "{}lxc.cgroup2.pids.max = 200\n",
+        "{}lxc.cgroup2.pids.max = 60\n",
         String::from_utf8(config).unwrap()
     );
     node.write_file("/run/app.config", config, 0o644).unwrap();
     cluster.serve();
     cluster.await_more_numbers("node1", 0);
+    let many = "/bin/busybox ps | /bin/busybox grep -c '[b]omb'";
+    let begun = std::time::Instant::now();
+    while sh(&cluster, "node1", &format!("{many} || true"))
+        .trim()
+        .parse::<u32>()
+        .unwrap()
+        < 10
+    {
+        assert!(begun.elapsed() < common::DEADLINE, "no bomb");
+        std::thread::sleep(Duration::from_secs(1));
+    }
     let stop = cluster
         .failover("node1", &["stop", "r0"])
         .ok("stop")
@@ -709,7 +720,7 @@ END
     // No bomb any more: a writer that is in the middle of an fsync for ever.
     cluster.failover("node1", &["start", "r0"]).ok("start");
     let rc = "/srv/store1/containers/app/rootfs/rc";
-    cluster.failover("node1", &["stop", "r0", "--die-at", "after:verify-gone"]);
+    cluster.failover("node1", &["stop", "r0", "--die-at", "after:stop-container"]);
     node.write_file(rc, WRITER, 0o644).unwrap();
     cluster.failover("node1", &["start", "r0"]).ok("start");
     let before = cluster.numbers("node1");

@@ -59,7 +59,7 @@ resource r0 {
 
 /// What a container does in a test that looks for gaps: numbers without an end, each on disk before the next.
 pub(crate) const WRITER: &str = "\
-(n=$(/bin/busybox cat /log 2>/dev/null | /bin/busybox wc -l); while true; do n=$((n+1)); /bin/busybox echo $n >> /log; /bin/busybox fsync /log; /bin/busybox sleep 0.1; done) &
+(n=$(/bin/busybox cat /log 2>/dev/null | /bin/busybox wc -l); while true; do n=$((n+1)); /bin/busybox echo $n | /bin/busybox dd of=/log oflag=append conv=notrunc,fsync 2>/dev/null; /bin/busybox sleep 0.1; done) &
 /bin/busybox touch /ready
 ";
 
@@ -82,10 +82,9 @@ lxc.net.0.hwaddr = 00:16:3e:00:00:14
 lxc.net.0.ipv4.address = 10.1.0.20/24
 ";
 
-/// [`DRBD_CONF`] with resyncs that are not throttled, and other settings.
+/// [`DRBD_CONF`] with resyncs that are not throttled, and other settings of the disks.
 pub(crate) fn conf_with(more: &str) -> String {
-    let settings =
-        format!("protocol C;\n    disk {{ c-plan-ahead 0; resync-rate 200M; }}\n    {more}");
+    let settings = format!("protocol C;\n    disk {{ c-plan-ahead 0; resync-rate 200M; {more} }}");
     DRBD_CONF.replace("protocol C;", &settings)
 }
 
