@@ -431,6 +431,21 @@ impl Cluster {
             .lab_does(&format!("node loss: {node}"), |lab| lab.node(node).kill())
     }
 
+    /// Gives both nodes, which are off, larger disks for `resource` with the same content.
+    pub(crate) fn change_disks(&mut self, resource: &str, bytes: u64) -> Result<()> {
+        let resources = self.resources();
+        let number = resources.iter().position(|(name, _)| *name == resource);
+        let number = number.context("no such resource")?;
+        for (host, _) in HOSTS {
+            let path = self.stage.lab.node(host).disk_path(number).to_owned();
+            println!("lab    * a larger disk for {resource}: {host}");
+            let disk = std::fs::OpenOptions::new().write(true).open(&path);
+            disk.and_then(|disk| disk.set_len(bytes))
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn cut_power(&mut self, node: &str, seed: u64) -> Result<()> {
         self.stage.lab_does(&format!("power cut: {node}"), |lab| {
             lab.node(node).power_cut(seed)

@@ -7,6 +7,9 @@ use crate::cluster::{Cluster, HOSTS, RESOURCES, other};
 use crate::ending::Cause;
 use crate::plot::lose_and_return;
 
+/// What r1's disks have, in bytes, after they were changed for larger ones.
+const GROWN: u64 = 256 << 20;
+
 /// Tells it.
 pub(crate) fn tell(cluster: &mut Cluster) -> Result<()> {
     snapshots(cluster)?;
@@ -17,6 +20,7 @@ pub(crate) fn tell(cluster: &mut Cluster) -> Result<()> {
     partition(cluster)?;
     hang(cluster)?;
     cold_starts(cluster)?;
+    grow(cluster)?;
     split_brain(cluster)
 }
 
@@ -150,6 +154,9 @@ fn cold_starts(cluster: &mut Cluster) -> Result<()> {
         }
         cluster.writes(100)?;
         cluster.kill(newer)?;
+        if first == older {
+            cluster.change_disks("r1", GROWN)?;
+        }
         cluster.stage.act(&format!(
             "cold start, {first} comes first: alone it cannot know that its data is the newest"
         ));
@@ -178,6 +185,32 @@ fn cold_starts(cluster: &mut Cluster) -> Result<()> {
         balance(cluster)?;
     }
     Ok(())
+}
+
+/// The larger disks that came while both nodes were off are taken into use, under the running service.
+fn grow(cluster: &mut Cluster) -> Result<()> {
+    let resource = "r1";
+    let owner = cluster.owner(resource)?;
+    cluster.stage.act(&format!(
+        "{resource} grows: partitions, DRBD, Btrfs, while it serves"
+    ));
+    for arguments in [
+        (other(owner), &["grow", resource][..]),
+        (owner, &["grow", resource, "--wait-sync"]),
+    ] {
+        cluster.stage.failover(arguments.0, arguments.1, 0)?;
+    }
+    for (host, _) in HOSTS {
+        let status = cluster.status(host, resource)?;
+        let size = status["facts"]["drbd"]["volumes"]["0"]["size"].as_u64();
+        // Partitions begin at 1 MiB, and DRBD's metadata is at their end.
+        ensure!(
+            size.is_some_and(|size| size > GROWN - (2 << 20)),
+            "{host}: {resource} has {size:?} bytes"
+        );
+    }
+    cluster.writes(100)?;
+    cluster.read_stores()
 }
 
 /// Made on purpose: somebody swears falsely, both nodes serve, and one side is given up, but kept
