@@ -31,6 +31,13 @@ prepare() {
         pkg-config --exists 'lxc >= 4.0.5' 2>/dev/null || missing+=(lxc-dev)
         # Looks through the systemd units.
         command -v systemd-analyze >/dev/null || missing+=(systemd)
+        if [ "${deep:-false}" = true ]; then
+            # Debian 13 as a node, containers and file systems on this machine, memory checks.
+            command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+            command -v valgrind >/dev/null || missing+=(valgrind)
+            command -v mkfs.btrfs >/dev/null || missing+=(btrfs-progs)
+            command -v busybox >/dev/null || missing+=(busybox-static)
+        fi
     fi
     [ ${#missing[@]} = 0 ] && return
 

@@ -7,8 +7,9 @@ use crate::cluster::{Cluster, HOSTS, RESOURCES, other};
 use crate::ending::Cause;
 use crate::plot::lose_and_return;
 
-/// What r1's disks have, in bytes, after they were changed for larger ones.
-const GROWN: u64 = 256 << 20;
+/// What r1's disks have, in bytes, after they were changed for larger ones. Btrfs takes no new size below
+/// 256 MiB.
+const GROWN: u64 = 320 << 20;
 
 /// Tells it.
 pub(crate) fn tell(cluster: &mut Cluster) -> Result<()> {
