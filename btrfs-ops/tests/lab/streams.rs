@@ -80,25 +80,17 @@ fn btrfs_receive(stream: &Path, into: &Path) {
 }
 
 /// Total, exclusive and shared bytes of content, as `btrfs filesystem du` counts.
-fn sharing(path: &Path) -> Vec<u64> {
+fn sharing(path: &Path, compressed: bool) -> Vec<String> {
     run(Command::new("sync").args(["-f"]).arg(path));
     let text = run(Command::new("btrfs")
         .args(["filesystem", "du", "-s", "--raw"])
         .arg(path));
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().last().unwrap().split_whitespace();
-    line.take(3).map(|number| number.parse().unwrap()).collect()
-}
-
-/// The same amounts. An extent of which a part is shared counts as shared, and
-/// where extents begin depends on when they were written out, so not to the byte.
-fn assert_shared_alike(mine: &Path, theirs: &Path) {
-    let (mine, theirs) = (sharing(mine), sharing(theirs));
-    assert_eq!(mine[0], theirs[0], "total of {mine:?} {theirs:?}");
-    for (mine_part, theirs_part) in mine.iter().zip(&theirs) {
-        let off = mine_part.abs_diff(*theirs_part);
-        assert!(off <= mine[0] / 20, "{mine:?} {theirs:?}");
-    }
+    // It takes compressed extents for as long on the disk as in the file: where
+    // those lie near each other, what is shared is counted once or twice.
+    let count = if compressed { 2 } else { 3 };
+    line.take(count).map(str::to_owned).collect()
 }
 
 fn chain(seed: u64, snapshots: usize, changes: usize) {
@@ -158,7 +150,11 @@ fn chain(seed: u64, snapshots: usize, changes: usize) {
         let original = stores.source.path.join(&name);
         assert_same(&mine, &original);
         assert_same_as_theirs(&original, &theirs);
-        assert_shared_alike(&mine, &theirs);
+        assert_eq!(
+            sharing(&mine, compressed),
+            sharing(&theirs, compressed),
+            "shared extents"
+        );
         let info = Subvolume::open(&mine).unwrap().info().unwrap();
         assert_eq!(info.access, Access::ReadOnly);
         assert_eq!(info.received_uuid, snapshot.info().unwrap().uuid);
