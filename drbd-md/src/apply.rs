@@ -244,6 +244,12 @@ fn mark(o: &Opened, active: &[u32], applied: &mut Applied) -> Result<()> {
     let in_use = o.layout.bitmap_in_use(&o.sb);
     // The words of all peers lie side by side, and the write may be missing at each of them.
     let extent_len = BM_BYTES_PER_AL_EXT * u64::from(o.sb.max_peers);
+    // How many bits the device has for each peer; its size is noted when it is attached first.
+    let all = match o.sb.effective_size.0 {
+        0 => o.layout.usable,
+        noted => noted.min(o.layout.usable),
+    }
+    .div_ceil(8);
     let mut bits = 0;
     let mut rest = active;
     while let Some(first) = rest.first() {
@@ -266,11 +272,14 @@ fn mark(o: &Opened, active: &[u32], applied: &mut Applied) -> Result<()> {
             let from = u64::from(*extent) * extent_len;
             let to = (from + extent_len).min(in_use);
             let bytes = &mut bitmap[(from - window) as usize..(to - window) as usize];
-            bits += bytes
-                .iter()
-                .map(|b| u64::from(b.count_zeros()))
-                .sum::<u64>();
-            bytes.fill(0xff);
+            for (at, byte) in (from..).zip(bytes) {
+                // Words of 32 bits, one of each peer in turn. The last may reach beyond the end of
+                // the device: these bits are set, as drbdmeta does, and stand for nothing.
+                let first = at / 4 / u64::from(o.sb.max_peers) * 32 + at % 4 * 8;
+                let of_device = (1u16 << all.saturating_sub(first).min(8)) - 1;
+                bits += u64::from((u16::from(!*byte) & of_device).count_ones());
+                *byte = 0xff;
+            }
         }
         o.device.write(at, &bitmap)?;
         o.device.flush_and_verify(at, &bitmap)?;

@@ -264,6 +264,14 @@ fn applied_logs_are_drbdmetas() {
             tail(&ours, len) == before,
             "seed {seed}: looking changed the image"
         );
+        let sb = read(&target).unwrap();
+        let superblock = (before.0 as u64 + len) / 4096 * 4096 - 4096;
+        let bitmap = superblock as i64 + 512 * i64::from(sb.bm_offset);
+        let usable = bitmap as u64 / 512;
+        let size = match sb.effective_size.0 {
+            0 => usable,
+            noted => noted.min(usable),
+        };
 
         let out = run_drbdmeta(&drbdmeta, "v08", &theirs, &["apply-al"]);
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -283,6 +291,17 @@ fn applied_logs_are_drbdmetas() {
                     applied.changed(),
                     after != before || applied.log_initialized,
                     "seed {seed}"
+                );
+                let set = |(from, bytes): &(usize, Vec<u8>)| {
+                    let bitmap = &bytes[bitmap as usize - from..];
+                    (0..size.div_ceil(8) as usize)
+                        .filter(|bit| bitmap[bit / 8] & (1 << (bit % 8)) != 0)
+                        .count() as u64
+                };
+                assert_eq!(
+                    applied.marked.0 / 8,
+                    set(&after) - set(&before),
+                    "seed {seed}: bits of the device"
                 );
                 if !applied.extents.is_empty() {
                     marked += 1;

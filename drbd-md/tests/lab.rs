@@ -208,8 +208,8 @@ fn inner_write() {
     let mut block = [0u8; 4096];
     for n in 0u64.. {
         block[..8].copy_from_slice(&n.to_be_bytes());
-        // Mostly all over, sometimes at the very end.
-        let at = if random.chance(50) {
+        // Mostly all over, often at the very end, in an extent that is not whole.
+        let at = if random.chance(15) {
             size - 4096
         } else {
             random.below(size / 4096) * 4096
