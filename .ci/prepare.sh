@@ -29,6 +29,8 @@ prepare() {
     if [ "$1" = all ]; then
         command -v pkg-config >/dev/null || missing+=(pkg-config)
         pkg-config --exists 'lxc >= 4.0.5' 2>/dev/null || missing+=(lxc-dev)
+        # Compiles libFuzzer for the fuzz targets.
+        command -v c++ >/dev/null || missing+=(g++)
         # Looks through the systemd units.
         command -v systemd-analyze >/dev/null || missing+=(systemd)
         if [ "${deep:-false}" = true ]; then
