@@ -266,7 +266,7 @@ impl NodeBuilder {
 
     /// Adds a disk: an empty one of this size (`"256M"`, `"2G"`), or any
     /// [`Disk`]. Disks appear as /dev/ubda, /dev/ubdb and so on; they survive
-    /// the loss of the node and end with the lab. A node has up to 16.
+    /// the loss of the node and end with the lab. A node has up to 15.
     pub fn disk(mut self, disk: impl Into<Disk>) -> Self {
         self.disks.push(disk.into());
         self
@@ -322,8 +322,8 @@ impl NodeBuilder {
 
     fn validate(&self) -> Result<()> {
         let invalid = |what: String| Err(Error::new(ErrorKind::Invalid, what));
-        if self.disks.len() > 16 {
-            return invalid(format!("{} disks: a kernel takes 16", self.disks.len()));
+        if self.disks.len() > 15 {
+            return invalid(format!("{} disks: a node takes 15", self.disks.len()));
         }
         for disk in &self.disks {
             disk.validate()?;

@@ -29,6 +29,8 @@ use crate::timeline::{Entry, console_entries};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The lab's program in a node.
 const AGENT: &str = "/run/lab/agent";
+/// The disk by which process 1 keeps the others going, in the node's directory.
+const KICK: &str = "kick";
 /// How long a power cut waits for the part of the caches that is to survive.
 const DESTAGE: Duration = Duration::from_secs(30);
 /// Lines of the console that errors show.
@@ -118,6 +120,9 @@ impl Machine {
                 .map_err(|error| host_error(format!("make {}", to.display()), error))
         };
         link(program, &dir.join("boot/agent"))?;
+        let kick = dir.join(KICK);
+        fs::write(&kick, [0; 4096])
+            .map_err(|error| host_error(format!("make {}", kick.display()), error))?;
         let mut keeps = Vec::new();
         for (n, keep) in node.keeps.iter().enumerate() {
             let host = dir.join("keep").join(n.to_string());
@@ -315,6 +320,8 @@ impl Machine {
             // header.
             word(format!("{}d=disk{n}", disk.name));
         }
+        // Read now and then by process 1, which says why.
+        word(format!("ubdprd={KICK}"));
         for arg in &self.kernel_args {
             word(arg.clone());
         }

@@ -40,6 +40,7 @@ connect = "5s"
 handover = "60s"
 take_back = "20s"
 demote = "5s"
+boot = "15s"
 [[resource.container]]
 name = "app"
 stop_deadline = "10s"

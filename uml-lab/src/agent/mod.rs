@@ -24,6 +24,7 @@ mod dm;
 mod files;
 mod init;
 mod keeper;
+mod kick;
 mod launch;
 mod modules;
 mod network;

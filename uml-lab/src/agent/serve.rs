@@ -14,7 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use super::{power, sys};
+use super::{kick, power, sys};
 use crate::protocol::{
     CHUNK, Deframer, LINE_ACK, Malformed, Message, Spawn, Stdin, Stream, ToLab, ToNode, WINDOW,
 };
@@ -33,6 +33,7 @@ pub(crate) fn say(channel: &mut File, message: &ToLab) {
 
 pub(crate) fn main(channel: File) -> ! {
     let result = Server::new(channel).and_then(|mut server| {
+        kick::begin();
         server.send(&ToLab::Ready);
         loop {
             server.turn()?;
