@@ -2,7 +2,7 @@
 //!
 //! The kernel learns that disk requests are done from one socket, whose
 //! readiness it is told once, at the edge (`EPOLLET`, arch/um/os-Linux/irq.c).
-//! Now and then (seen on 6.1.176: about once in ten first syncs of DRBD) it
+//! Now and then (seen on 6.1.176: in one of seven first syncs of DRBD) it
 //! misses an edge, and everything that waits for a disk stands still until the
 //! next request of any disk is done: for seconds, or for ever. So there is a
 //! disk that nobody uses but this module, which reads it now and then.
