@@ -203,16 +203,35 @@ fn create_over_old_metadata_leaves_it_or_says_so() {
 }
 
 #[test]
-fn create_on_a_blank_device_leaves_nothing_or_all() {
-    let image = Image::new(MIB);
-    at_every_write(
-        &image,
-        |t| create(t, &CreateOptions::v09(7)),
-        |left, about| match read(&left.target()) {
-            Ok(sb) => assert!(!sb.is_unfinished() && sb.max_peers == 7, "{about}"),
-            Err(e) => assert_eq!(e.kind(), ErrorKind::NoMetadata, "{about}: {e}"),
-        },
-    );
+fn create_on_a_blank_device_leaves_nothing_or_says_so() {
+    let (image, whole) = (Image::new(MIB), Image::new(MIB));
+    // Where the metadata is at the end, and where it begins the device.
+    let places: [fn(&Path) -> Target; 2] =
+        [|p| Target::internal(p), |p| Target::flexible_external(p)];
+    for target in places {
+        let change = |path: &Path| create(&target(path), &CreateOptions::v09(7));
+        fs::write(&whole.path, image.bytes()).unwrap();
+        change(&whole.path).unwrap();
+        let writes = at_every_write(
+            &image,
+            |t| change(t.path()),
+            |left, about| {
+                match read(&target(&left.path)) {
+                    Ok(sb) => assert!(sb.is_unfinished() || sb.max_peers == 7, "{about}"),
+                    Err(e) => {
+                        assert_eq!(e.kind(), ErrorKind::NoMetadata, "{about}: {e}");
+                        assert!(left.bytes() == image.bytes(), "{about}: touched");
+                    }
+                }
+                // Completed without leave to overwrite.
+                if left.bytes() != whole.bytes() {
+                    change(&left.path).unwrap_or_else(|e| panic!("{about}: {e}"));
+                    assert!(left.bytes() == whole.bytes(), "{about}: not completed");
+                }
+            },
+        );
+        assert!(writes > 2, "{writes}");
+    }
 }
 
 #[test]

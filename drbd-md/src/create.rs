@@ -107,11 +107,10 @@ pub struct Created {
 /// Creates metadata on a block device or regular file.
 ///
 /// The bytes are those of `drbdmeta create-md`. On return they are on stable storage and were read
-/// back. On a blank device the superblock is written last: a crash before leaves a device without
-/// metadata. Over other metadata (which has to be named) the superblock is replaced first, in one
-/// block, by one that is [unfinished](Superblock::is_unfinished) and that the driver refuses to
-/// attach: a crash leaves the old metadata whole, or says that the creation has to be repeated.
-/// What is unfinished may be created again without being named.
+/// back. First, in one block, comes a superblock that is [unfinished](Superblock::is_unfinished) and
+/// that the driver refuses to attach: a crash leaves what was there (other metadata has to be named)
+/// whole, or says that the creation has to be repeated. What is unfinished may be created again
+/// without being named.
 ///
 /// With [`Placement::Internal`] the data area is not touched; only what lies at the end of the
 /// device is overwritten. Whether a file system there still fits is not checked: to keep one, use
@@ -138,11 +137,9 @@ pub fn create(target: &Target, options: &CreateOptions) -> Result<Created> {
         .filter(|s| s.name.starts_with("drbd-"))
         .map(|s| s.offset)
         .collect();
-    if old.contains(&layout.superblock) {
-        let mut unfinished = sb.clone();
-        unfinished.flags = Flags::empty();
-        write_superblock(&device, layout.superblock, &unfinished)?;
-    }
+    let mut unfinished = sb.clone();
+    unfinished.flags = Flags::empty();
+    write_superblock(&device, layout.superblock, &unfinished)?;
     fill(&device, layout.al, &initialized_block(), sb.al_blocks())?;
     let bitmap = bitmap_bytes(device.size() >> 9, sb.bm_bytes_per_bit, sb.max_peers);
     let bitmap = match target.placement {
