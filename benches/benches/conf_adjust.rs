@@ -19,10 +19,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use benches::allocations::{Counting, allocations};
 use drbd_conf::{Config, NodeView, Running, RunningConnection, RunningVolume, Step, adjust_all};
 use drbd_nl::{Dialect, Operation};
 use nix::sys::resource::{UsageWho, getrusage};
 use uml_lab::Lab;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const AIM: f64 = 20.0;
 
@@ -161,11 +165,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             Config::parse(&large, "large.conf")?;
             Ok(())
         })?;
+        let (allocated, parsed) = allocations(|| Config::parse(&large, "large.conf"));
+        parsed?;
         println!(
-            "parse {megabytes:.1} MB: {:.1} ({:.1} to {:.1}) MB/s",
+            "parse {megabytes:.1} MB: {:.1} ({:.1} to {:.1}) MB/s, {:.1} allocations a resource",
             megabytes / parse,
             megabytes / most,
-            megabytes / least
+            megabytes / least,
+            allocated as f64 / resources as f64
         );
     }
 
@@ -201,6 +208,8 @@ fn compare(dir: &Path, samples: usize, count: usize) -> Result<(), Box<dyn Error
         }
     };
     let ours = time(samples, 20, || adjust(&parsed))?;
+    let (allocated, adjusted) = allocations(|| adjust(&parsed));
+    adjusted?;
     let read = time(samples, 20, || adjust(&Config::load(&file)?))?;
     let program = drbdadm(dir)?;
     let theirs = time(samples, 5, || {
@@ -242,6 +251,10 @@ fn compare(dir: &Path, samples: usize, count: usize) -> Result<(), Box<dyn Error
     let ratio = theirs[0] / ours[0];
     let met = if ratio >= AIM { "met" } else { "missed" };
     let with = theirs[0] / read[0];
-    println!("{ratio:.1} times faster; aim {AIM}, {met}; with reading the file {with:.1} times");
+    println!(
+        "{ratio:.1} times faster; aim {AIM}, {met}; with reading the file {with:.1} times; \
+         {:.1} allocations a resource",
+        allocated as f64 / count as f64
+    );
     Ok(())
 }

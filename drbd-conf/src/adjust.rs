@@ -261,7 +261,9 @@ impl Adjustment<'_> {
                         name != "max-bio-bvecs"
                     });
                 // Comparing paths part by part takes its time; mostly they are the same text.
-                (disk.as_os_str() == d.as_os_str() || disk == d) && meta_disk(meta) == *m && !bvecs
+                (disk.as_os_str() == d.as_os_str() || **disk == **d)
+                    && meta_disk(meta) == *m
+                    && !bvecs
             }
             (None, None) => true,
             _ => false,

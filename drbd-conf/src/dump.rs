@@ -1,12 +1,14 @@
 //! The resolved view as text: what `drbdadm --verbose dump` and `dump-xml` print.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use crate::edit::quoted;
 use crate::model::{
     Address, Config, Connection, Family, Global, Host, HostName, MetaDisk, PathEnd, Proxy,
     Resource, Sections, Settings, Volume,
 };
+use crate::name::Name;
 
 impl Config {
     /// Returns the whole configuration in the form of DRBD 9, with everything that is inherited
@@ -216,15 +218,15 @@ struct Ends<'r> {
 
 impl Ends<'_> {
     /// The name the end has; `None` if it is told by its address.
-    fn name(&self) -> Option<String> {
+    fn name(&self) -> Option<Name> {
         match self.end {
-            Some(end) if !end.host.is_empty() => Some(end.host.clone()),
+            Some(end) if !end.host.is_empty() => Some(end.host.as_str().into()),
             Some(_) => None,
             None if self.host.is_stacked() => None,
-            None => Some(match &self.host.name {
-                HostName::On(names) => names.first().cloned().unwrap_or_default(),
-                _ => self.host.connection_name(),
-            }),
+            None => match &self.host.name {
+                HostName::On(names) => names.first().cloned(),
+                _ => Some(self.host.connection_name()),
+            },
         }
     }
 
@@ -445,7 +447,8 @@ fn host_xml(r: &Resource, h: &Host, out: &mut Xml) {
                     HostName::StackedOnTopOf(lower) => r.lower_device(lower, v.number),
                     _ => v.disk.clone(),
                 };
-                out.text("disk", &[], &disk.unwrap_or_default().to_string_lossy());
+                let disk = disk.as_deref().unwrap_or(Path::new(""));
+                out.text("disk", &[], &disk.to_string_lossy());
                 match &v.meta_disk {
                     Some(MetaDisk::Indexed(path, index)) => {
                         let index = index.to_string();

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Problem, Result};
 use crate::model::{Config, MetaDisk};
@@ -86,7 +87,7 @@ impl Document {
         let checked = syntax::tokens(&text, 0);
         checked.map(drop).map_err(|problem| {
             let mut sources = Sources::default();
-            sources.add(&name, text.as_str().into());
+            sources.add(&name, Arc::new(text.clone()));
             Error::new(ErrorKind::Syntax, vec![problem.locate(&sources)], None)
         })?;
         Ok(Document { name, text })
@@ -322,7 +323,7 @@ fn is(statement: &Statement<'_>, name: &str) -> bool {
 
 fn find(text: &str, block: &[&str], keyword: &str) -> Result<Found> {
     let broken =
-        |problem: Problem| Error::plain(ErrorKind::Syntax, "syntax", problem.message, None);
+        |problem: Problem| Error::plain(ErrorKind::Syntax, "syntax", problem.message(), None);
     let tokens = syntax::tokens(text, 0).map_err(broken)?;
     let statements = syntax::statements(&tokens).map_err(broken)?;
     let (mut here, mut open, mut close) = (&statements[..], usize::MAX, text.len());

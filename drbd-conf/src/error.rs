@@ -69,47 +69,65 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// A finding before its place has been looked up.
+/// A finding before its place has been looked up. One word wide, since nearly every result of this
+/// crate could be one and is not.
 #[derive(Clone, Debug)]
-pub(crate) struct Problem {
-    pub(crate) severity: Severity,
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
-    pub(crate) remedy: Option<String>,
-    pub(crate) span: Option<Span>,
+pub(crate) struct Problem(Box<Found>);
+
+#[derive(Clone, Debug)]
+struct Found {
+    severity: Severity,
+    code: &'static str,
+    message: String,
+    remedy: Option<String>,
+    span: Option<Span>,
 }
 
 impl Problem {
     pub(crate) fn error(span: Span, code: &'static str, message: impl Into<String>) -> Problem {
         let message = message.into();
-        Problem {
+        Problem(Box::new(Found {
             severity: Severity::Error,
             code,
             message,
             remedy: None,
             span: Some(span),
-        }
+        }))
     }
 
     pub(crate) fn warning(span: Span, code: &'static str, message: impl Into<String>) -> Problem {
-        Problem {
-            severity: Severity::Warning,
-            ..Problem::error(span, code, message)
-        }
+        let mut problem = Problem::error(span, code, message);
+        problem.0.severity = Severity::Warning;
+        problem
     }
 
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Problem {
-        self.remedy = Some(remedy.into());
+        self.0.remedy = Some(remedy.into());
         self
     }
 
+    /// It is about no place in a file.
+    pub(crate) fn nowhere(mut self) -> Problem {
+        self.0.span = None;
+        self
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    pub(crate) fn message(self) -> String {
+        self.0.message
+    }
+
     pub(crate) fn locate(self, sources: &Sources) -> Diagnostic {
+        let found = *self.0;
         Diagnostic {
-            severity: self.severity,
-            code: self.code,
-            message: self.message,
-            remedy: self.remedy,
-            location: self.span.map(|s| sources.location(s)),
+            severity: found.severity,
+            code: found.code,
+            message: found.message,
+            remedy: found.remedy,
+            location: found.span.map(|s| sources.location(s)),
         }
     }
 }

@@ -146,16 +146,16 @@ impl NodeView {
                 continue;
             };
             steps.push(Step::ApplyActivityLog {
-                resource: self.resource.clone(),
+                resource: self.resource.to_string(),
                 minor: v.minor,
-                disk: disk.clone(),
+                disk: disk.to_path_buf(),
                 meta_disk: meta_disk.clone(),
             });
             let options = self.disk_options(v, dialect)?;
             steps.push(
                 Operation::Attach {
                     minor: Minor(v.minor),
-                    backing_dev: disk.clone(),
+                    backing_dev: disk.to_path_buf(),
                     meta_disk: self::meta_disk(meta_disk),
                     options: Box::new(options),
                 }

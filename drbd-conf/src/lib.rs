@@ -31,6 +31,7 @@ mod error;
 mod expand;
 mod lint;
 mod model;
+mod name;
 mod schema;
 mod source;
 mod syntax;
@@ -48,8 +49,9 @@ pub use error::{Diagnostic, Error, ErrorKind, Result, Severity};
 pub use expand::Step;
 pub use model::{
     Address, After, Config, Connection, Family, Global, Host, HostName, MetaDisk, PathEnd, Proxy,
-    Resource, Sections, Setting, Settings, Value, Volume,
+    Resource, Sections, Setting, Settings, Value, Volume, Volumes,
 };
+pub use name::Name;
 pub use schema::{Section, Unit};
 pub use source::Location;
 pub use view::{NodeView, PeerView, SettingsOf, VolumeView};

@@ -87,7 +87,7 @@ fn fencing(r: &Resource, out: &mut Vec<Problem>) {
         .sections
         .options
         .get("quorum")
-        .is_some_and(|s| s.value != Value::Word("off".into()));
+        .is_some_and(|s| s.value != Value::Word("off"));
     let volumes = || {
         r.hosts
             .iter()
@@ -183,7 +183,7 @@ fn disk_used_twice(resources: &[Resource], out: &mut Vec<Problem>) {
                 let Some(disk) = v.disk.as_deref() else {
                     continue;
                 };
-                for name in names {
+                for name in names.iter() {
                     let user = format!("{}/{}", r.name, v.number);
                     if let Some(other) = seen.insert((name, disk), user.clone()) {
                         let text = format!(
@@ -295,7 +295,7 @@ fn meta_disk_used_twice(resources: &[Resource], out: &mut Vec<Problem>) {
                 let Some(meta) = v.meta_disk.as_ref().filter(|m| **m != MetaDisk::Internal) else {
                     continue;
                 };
-                for name in names {
+                for name in names.iter() {
                     let user = format!("{}/{}", r.name, v.number);
                     if let Some(other) = seen.insert((name, meta), user.clone()) {
                         let text = format!(

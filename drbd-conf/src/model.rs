@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use smallvec::SmallVec;
+
 use crate::error::Problem;
+use crate::name::Name;
 use crate::schema::{Section, Unit};
 use crate::source::{Location, Sources, Span};
 use crate::{Diagnostic, Error};
@@ -57,9 +61,9 @@ pub enum Value {
         unit: Unit,
     },
     /// One of the words the option takes.
-    Word(String),
+    Word(&'static str),
     /// Any text.
-    Text(String),
+    Text(Box<str>),
     /// `resync-after`: nothing (`-1`), a minor, or a resource with an optional volume.
     After(After),
 }
@@ -75,7 +79,7 @@ pub enum After {
     /// A volume of a resource; without a number its only one.
     Volume {
         /// The resource.
-        resource: String,
+        resource: Box<str>,
         /// The volume.
         volume: Option<u32>,
     },
@@ -92,9 +96,12 @@ pub struct Setting {
     /// Its value.
     pub value: Value,
     /// The value as it stands in the file, where `value` has something else.
-    pub(crate) written: Box<str>,
+    pub(crate) written: Written,
     pub(crate) span: Span,
 }
+
+/// A text that is mostly a short number, and then in no memory of its own.
+pub(crate) type Written = SmallVec<[u8; 16]>;
 
 impl Setting {
     /// Tells whether the value must not be shown.
@@ -107,8 +114,12 @@ impl Setting {
         match &self.value {
             Value::Flag(true) => "yes",
             Value::Flag(false) => "no",
-            Value::Word(text) | Value::Text(text) => text,
-            Value::Number { .. } | Value::After(_) => &self.written,
+            Value::Word(word) => word,
+            Value::Text(text) => text,
+            // It was made of a `str`.
+            Value::Number { .. } | Value::After(_) => {
+                std::str::from_utf8(&self.written).unwrap_or_default()
+            }
         }
     }
 }
@@ -156,7 +167,16 @@ impl Settings {
     }
 
     pub(crate) fn push(&mut self, setting: Setting) {
-        Arc::make_mut(self.0.get_or_insert_default()).push(setting);
+        self.list(1).push(setting);
+    }
+
+    /// The list itself, with room for so many as are known to come.
+    pub(crate) fn list(&mut self, room: usize) -> &mut Vec<Setting> {
+        let list = Arc::make_mut(self.0.get_or_insert_default());
+        if list.is_empty() {
+            list.reserve_exact(room);
+        }
+        list
     }
 
     pub(crate) fn extend(&mut self, settings: impl IntoIterator<Item = Setting>) {
@@ -195,7 +215,8 @@ impl Settings {
     /// Returns a word or text.
     pub fn text(&self, name: &str) -> Option<&str> {
         match &self.get(name)?.value {
-            Value::Word(t) | Value::Text(t) => Some(t),
+            Value::Word(word) => Some(word),
+            Value::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -280,7 +301,7 @@ impl Sections {
 #[non_exhaustive]
 pub struct Resource {
     /// Its name.
-    pub name: String,
+    pub name: Name,
     /// Settings for the whole resource; those of `common` included.
     pub sections: Sections,
     /// Hosts, in the order of the file.
@@ -299,16 +320,16 @@ pub(crate) struct Shared {
     pub(crate) sources: Sources,
     /// Volumes by the name of their resource, for `resync-after` and `stacked-on-top-of`. Empty
     /// where nothing refers to another resource.
-    pub(crate) volumes: HashMap<String, Vec<VolumeOn>>,
+    pub(crate) volumes: HashMap<Name, Vec<VolumeOn>>,
 }
 
 /// A volume on one of the hosts of its resource.
 #[derive(Debug)]
 pub(crate) struct VolumeOn {
-    pub(crate) host: String,
+    pub(crate) host: Name,
     pub(crate) volume: u32,
     pub(crate) minor: u32,
-    pub(crate) device: PathBuf,
+    pub(crate) device: Arc<Path>,
 }
 
 impl Resource {
@@ -351,7 +372,7 @@ impl Resource {
     }
 
     /// The device of the lower resource on its last host.
-    pub(crate) fn lower_device(&self, lower: &str, volume: u32) -> Option<PathBuf> {
+    pub(crate) fn lower_device(&self, lower: &str, volume: u32) -> Option<Arc<Path>> {
         let all = self.shared.volumes.get(lower)?;
         let last = all.iter().rev().find(|v| v.volume == volume)?;
         Some(last.device.clone())
@@ -363,11 +384,11 @@ impl Resource {
 #[non_exhaustive]
 pub enum HostName {
     /// `on NAME…`: the first name is its own, the others are those of nodes that share it.
-    On(Vec<String>),
+    On(Arc<[Name]>),
     /// `floating ADDRESS`: whichever node has the address.
     Floating,
     /// `stacked-on-top-of RESOURCE`: whichever node is primary for the lower resource.
-    StackedOnTopOf(String),
+    StackedOnTopOf(Name),
 }
 
 /// One side of a resource.
@@ -381,7 +402,7 @@ pub struct Host {
     /// `node-id` (9). Where neither of two hosts has one, what `drbdadm` makes of their addresses.
     pub node_id: Option<u32>,
     /// Volumes in the order of their numbers; those of the resource included.
-    pub volumes: Vec<Volume>,
+    pub volumes: Volumes,
     /// `options { }` of this host, which no version of `drbdadm` has ever used; nor does a view.
     pub options: Settings,
     /// The connection goes through this DRBD Proxy (8.4).
@@ -390,29 +411,34 @@ pub struct Host {
     /// The address as it is written, without port and brackets.
     pub(crate) address_at: Option<Span>,
     /// The hosts of the resource this one is stacked on.
-    pub(crate) lower: Vec<String>,
+    pub(crate) lower: Vec<Name>,
 }
 
 impl Host {
     /// Returns the names under which this host can be asked for. What is stacked has those of all
     /// hosts of the lower resource.
     pub fn names(&self) -> Vec<String> {
+        self.shared_names().iter().map(|n| n.to_string()).collect()
+    }
+
+    /// The same, as they are kept.
+    pub(crate) fn shared_names(&self) -> Arc<[Name]> {
         match &self.name {
-            HostName::On(names) => names.clone(),
-            HostName::Floating => self
-                .address
-                .iter()
-                .flat_map(|a| [a.socket.to_string(), a.socket.ip().to_string()])
-                .collect(),
-            HostName::StackedOnTopOf(_) => self.lower.clone(),
+            HostName::On(names) => Arc::clone(names),
+            HostName::Floating => {
+                let addresses = self.address.iter().map(|a| a.socket);
+                let names = addresses.flat_map(|a| [a.to_string(), a.ip().to_string()]);
+                names.map(Name::from).collect()
+            }
+            HostName::StackedOnTopOf(_) => self.lower.iter().cloned().collect(),
         }
     }
 
     /// Whether it is one of [`Host::names`].
     pub(crate) fn is_named(&self, name: &str) -> bool {
         match &self.name {
-            HostName::On(names) => names.iter().any(|n| n == name),
-            HostName::StackedOnTopOf(_) => self.lower.iter().any(|n| n == name),
+            HostName::On(names) => names.iter().any(|n| *n == name),
+            HostName::StackedOnTopOf(_) => self.lower.iter().any(|n| *n == name),
             HostName::Floating => {
                 self.connection_name() == name || self.names().iter().any(|n| n == name)
             }
@@ -424,13 +450,16 @@ impl Host {
     }
 
     /// The name the driver is told for a connection to it.
-    pub(crate) fn connection_name(&self) -> String {
+    pub(crate) fn connection_name(&self) -> Name {
         match (&self.name, &self.address) {
             (HostName::Floating, Some(a)) => match a.family {
-                Family::Ipv6 => format!("ipv6 {}", a.host_and_port()),
-                _ => a.host_and_port(),
+                Family::Ipv6 => format!("ipv6 {}", a.host_and_port()).into(),
+                _ => a.host_and_port().into(),
             },
-            _ => self.names().join("_"),
+            _ => match &*self.shared_names() {
+                [one] => one.clone(),
+                several => several.join("_").into(),
+            },
         }
     }
 
@@ -447,6 +476,34 @@ impl Host {
     }
 }
 
+/// Volumes in the order of their numbers.
+///
+/// Hosts that say nothing of their own about them share those of the resource.
+#[derive(Clone, Debug, Default)]
+pub struct Volumes(Option<Arc<Vec<Volume>>>);
+
+impl Volumes {
+    /// The list itself.
+    pub(crate) fn list(&mut self) -> &mut Vec<Volume> {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl Deref for Volumes {
+    type Target = [Volume];
+    fn deref(&self) -> &[Volume] {
+        self.0.as_ref().map_or(&[], |all| &all[..])
+    }
+}
+
+impl<'v> IntoIterator for &'v Volumes {
+    type Item = &'v Volume;
+    type IntoIter = std::slice::Iter<'v, Volume>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 /// A volume of a host.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -454,11 +511,11 @@ pub struct Volume {
     /// Its number.
     pub number: u32,
     /// The device: `/dev/drbdN`, or another name that starts with `/dev/drbd`.
-    pub device: Option<PathBuf>,
+    pub device: Option<Arc<Path>>,
     /// Its minor, as written or taken from the device's name.
     pub minor: Option<u32>,
     /// The backing disk; `None` for a diskless node (9).
-    pub disk: Option<PathBuf>,
+    pub disk: Option<Arc<Path>>,
     /// `disk none` (9).
     pub diskless: bool,
     /// Where the metadata is.
@@ -472,13 +529,11 @@ pub struct Volume {
 
 impl Volume {
     /// Its minor, and its device's name, which follows from it if it is not written.
-    pub(crate) fn device_and_minor(&self) -> Option<(u32, PathBuf)> {
+    pub(crate) fn device_and_minor(&self) -> Option<(u32, Arc<Path>)> {
         let minor = self.minor?;
         let device = self.device.clone();
-        Some((
-            minor,
-            device.unwrap_or_else(|| format!("/dev/drbd{minor}").into()),
-        ))
+        let by_minor = || PathBuf::from(format!("/dev/drbd{minor}")).into();
+        Some((minor, device.unwrap_or_else(by_minor)))
     }
 }
 
@@ -538,7 +593,7 @@ pub struct Address {
     /// Address and port.
     pub socket: SocketAddr,
     /// Name of the interface of a link-local IPv6 address (`%eth0`).
-    pub interface: Option<String>,
+    pub interface: Option<Box<str>>,
 }
 
 impl Address {

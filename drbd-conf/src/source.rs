@@ -24,7 +24,7 @@ impl Span {
 
 struct SourceFile {
     name: PathBuf,
-    text: Arc<str>,
+    text: Arc<String>,
     index: OnceLock<Index>,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Location {
 
 impl Sources {
     /// Adds a file. `None` if it is too large to be addressed (4 GiB).
-    pub(crate) fn add(&mut self, name: &Path, text: Arc<str>) -> Option<u32> {
+    pub(crate) fn add(&mut self, name: &Path, text: Arc<String>) -> Option<u32> {
         u32::try_from(text.len()).ok()?;
         let id = u32::try_from(self.0.len()).ok()?;
         self.0.push(SourceFile {
@@ -173,7 +173,7 @@ mod tests {
 
     fn at(text: &str, what: &str) -> Location {
         let mut s = Sources::default();
-        let file = s.add(Path::new("f"), text.into()).unwrap();
+        let file = s.add(Path::new("f"), Arc::new(text.into())).unwrap();
         let start = text.find(what).unwrap() as u32;
         s.location(Span {
             file,

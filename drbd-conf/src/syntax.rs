@@ -81,9 +81,21 @@ pub(crate) struct Lexer<'a> {
     at: usize,
 }
 
+/// Which bytes are in words.
+static IN_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        let c = b as u8;
+        // "%" is in no bare word of the grammar, but in the scope of an IPv6 address.
+        table[b] = c.is_ascii_alphanumeric() || matches!(c, b'/' | b'.' | b'_' | b'-' | b'%');
+        b += 1;
+    }
+    table
+};
+
 fn is_word(b: u8) -> bool {
-    // "%" is in no bare word of the grammar, but in the scope of an IPv6 address.
-    b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'%')
+    IN_WORD[b as usize]
 }
 
 impl<'a> Lexer<'a> {

@@ -1,11 +1,14 @@
 //! What a configuration means on one node.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Address, After, Host, HostName, MetaDisk, Proxy, Resource, Setting, Settings, Value, VolumeOn,
+    Written,
 };
+use crate::name::Name;
 use crate::schema::Section;
 
 /// One resource as one of its nodes sees it: everything inherited and resolved.
@@ -13,9 +16,9 @@ use crate::schema::Section;
 #[non_exhaustive]
 pub struct NodeView {
     /// Name of the resource.
-    pub resource: String,
+    pub resource: Name,
     /// The node it is seen from, as it was asked for.
-    pub node: String,
+    pub node: Name,
     /// This node's id (9), if it is written down or, with two nodes, follows from the addresses.
     pub node_id: Option<u32>,
     /// Settings of the resource.
@@ -39,9 +42,9 @@ pub struct VolumeView {
     /// Its minor on this node.
     pub minor: u32,
     /// Its device on this node.
-    pub device: PathBuf,
+    pub device: Arc<Path>,
     /// The disk; `None` if this node is diskless (9).
-    pub disk: Option<PathBuf>,
+    pub disk: Option<Arc<Path>>,
     /// Where the metadata is; `None` if this node is diskless.
     pub meta_disk: Option<MetaDisk>,
     /// Settings of the disk.
@@ -72,11 +75,11 @@ impl std::ops::Deref for SettingsOf {
 #[non_exhaustive]
 pub struct PeerView {
     /// Its name in the configuration.
-    pub name: String,
+    pub name: Name,
     /// All names under which it may be known.
-    pub names: Vec<String>,
+    pub names: Arc<[Name]>,
     /// The name the driver is told for the connection.
-    pub connection: String,
+    pub connection: Name,
     /// Its node id (9), as [`NodeView::node_id`].
     pub node_id: Option<u32>,
     /// This node's end and where it connects to, for each path; one in 8.4. The latter is the peer's
@@ -87,7 +90,7 @@ pub struct PeerView {
     /// Settings of each volume towards this peer (9).
     pub peer_devices: Vec<(u32, Settings)>,
     /// Device and minor of each volume on the peer.
-    pub volumes: Vec<(u32, u32, PathBuf)>,
+    pub volumes: Vec<(u32, u32, Arc<Path>)>,
     /// The proxies of each path that goes through DRBD Proxy, this side's first. They are told what
     /// to do by `drbd-proxy-ctl`, not by the driver.
     pub proxies: Vec<[Proxy; 2]>,
@@ -165,7 +168,7 @@ impl Resource {
                 HostName::StackedOnTopOf(lower) => {
                     let below = self.volumes_of(lower, node);
                     let below = below.into_iter().find(|b| b.volume == v.number);
-                    let disk = below.map(|b| b.device.clone()).ok_or_else(|| {
+                    let disk = below.map(|b| Arc::clone(&b.device)).ok_or_else(|| {
                         let text = format!(
                             "resource {}: {lower} has no volume {} to be stacked on",
                             self.name, v.number
@@ -185,9 +188,13 @@ impl Resource {
                 options: SettingsOf(self.resolve_after(&v.options, node)?),
             });
         }
+        let named = match &me.name {
+            HostName::On(names) => names.iter().find(|n| **n == node),
+            _ => None,
+        };
         Ok(NodeView {
             resource: self.name.clone(),
-            node: node.to_owned(),
+            node: named.map_or_else(|| node.into(), Name::clone),
             node_id: me.node_id,
             options: self.sections.options.clone(),
             startup: self.sections.startup.clone(),
@@ -235,7 +242,7 @@ impl Resource {
                 }
             };
             s.value = Value::After(After::Minor(minor));
-            s.written = minor.to_string().into();
+            s.written = minor.to_string().as_bytes().into();
         }
         Ok(out)
     }
@@ -338,12 +345,12 @@ impl Resource {
                     section: Section::Disk,
                     name: "bitmap",
                     value: Value::Flag(false),
-                    written: Box::default(),
+                    written: Written::default(),
                     span: host.span,
                 });
             }
         }
-        let names = host.names();
+        let names = host.shared_names();
         PeerView {
             name: names.first().cloned().unwrap_or_default(),
             names,

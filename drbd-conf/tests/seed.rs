@@ -62,7 +62,7 @@ fn it_resolves_for_each_node() {
     let view = r1.for_node("node2").unwrap();
     let volume = view.volume(0).unwrap();
     assert_eq!(
-        (volume.minor, volume.device.as_path()),
+        (volume.minor, &*volume.device),
         (2, Path::new("/dev/drbd2"))
     );
     assert_eq!(volume.disk.as_deref(), Some(Path::new("/dev/sdc1")));
@@ -72,7 +72,7 @@ fn it_resolves_for_each_node() {
     assert_eq!(peer.name, "node1");
     assert_eq!(peer.paths[0].0.to_string(), "ipv4:10.0.254.2:7789");
     assert_eq!(peer.paths[0].1.to_string(), "ipv4:10.0.254.1:7789");
-    assert_eq!(peer.volumes, [(0, 1, PathBuf::from("/dev/drbd1"))]);
+    assert_eq!(peer.volumes, [(0, 1, Path::new("/dev/drbd1").into())]);
     assert_eq!(peer.net.text("protocol"), Some("C"));
     assert_eq!(view.startup.number("wfc-timeout"), Some(15));
     assert_eq!(r1.sections.become_primary_on, ["node1"]);

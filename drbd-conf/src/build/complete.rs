@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::resource::{MIXED, empty_volume};
 use super::{Builder, Draft, Mesh};
@@ -10,24 +11,25 @@ use crate::error::Problem;
 use crate::lint;
 use crate::model::{
     Address, Connection, Host, HostName, MetaDisk, PathEnd, Proxy, Resource, Sections, Settings,
-    Volume, VolumeOn,
+    Volume, VolumeOn, Volumes,
 };
+use crate::name::Name;
 use crate::source::{Sources, Span};
 
 impl Builder {
     /// Gives what is stacked the hosts of the resource it is stacked on.
-    pub(super) fn stacked(&mut self, drafts: &mut [Draft]) {
+    pub(super) fn stacked(&mut self, resources: &mut [Resource]) {
         if !self.refers {
             return;
         }
-        let mut names: HashMap<String, Vec<String>> = HashMap::new();
-        for draft in &*drafts {
-            let hosts = draft.resource.hosts.iter();
-            let names_of = hosts.filter(|h| !h.is_stacked()).flat_map(Host::names);
-            names.insert(draft.resource.name.clone(), names_of.collect());
+        let mut names: HashMap<Name, Vec<Name>> = HashMap::new();
+        for r in &*resources {
+            let hosts = r.hosts.iter().filter(|h| !h.is_stacked());
+            let names_of = hosts.flat_map(|h| h.shared_names().to_vec());
+            names.insert(r.name.clone(), names_of.collect());
         }
         let mut carrying = HashSet::new();
-        for host in drafts.iter_mut().flat_map(|d| &mut d.resource.hosts) {
+        for host in resources.iter_mut().flat_map(|r| &mut r.hosts) {
             let HostName::StackedOnTopOf(lower) = &host.name else {
                 continue;
             };
@@ -46,16 +48,15 @@ impl Builder {
         }
     }
 
-    pub(super) fn complete(&mut self, draft: &mut Draft) {
+    pub(super) fn complete(&mut self, resource: &mut Resource, draft: Draft) {
         let Draft {
-            resource,
             volumes,
             meshes,
             template,
             whole,
         } = draft;
         let explicit = resource.connections.len();
-        for mesh in meshes.drain(..) {
+        for mesh in meshes {
             let connections = pairs(mesh);
             resource.connections.extend(connections);
         }
@@ -64,23 +65,19 @@ impl Builder {
         let sections = &mut resource.sections;
         inherit_sections(sections, common);
 
+        // Of a host that says nothing of its own about volumes; the next such host has the same.
+        let mut inherited: Option<Volumes> = None;
         for host in &mut resource.hosts {
-            self.errors.extend(inherit_volumes(volumes, host));
-            // resource → host's volume; then the volume of the resource, as drbdadm does it.
-            for volume in &mut host.volumes {
-                volume.options.inherit(&sections.disk);
-                if let Some(from) = volumes.iter().find(|v| v.number == volume.number)
-                    && !from.options.is_empty()
-                {
-                    self.warnings
-                        .extend(lint::ambiguous(&volume.options, &from.options));
-                    volume.options.inherit(&from.options);
+            let nothing = host.volumes.is_empty();
+            match &inherited {
+                Some(volumes) if nothing => host.volumes.clone_from(volumes),
+                _ => {
+                    self.errors.extend(inherit_volumes(&volumes, host));
+                    self.complete_volumes(&volumes, &sections.disk, host);
                 }
-                if volume.diskless {
-                    volume.meta_disk = None;
-                } else if volume.meta_disk.is_none() && volume.disk.is_some() {
-                    volume.meta_disk = Some(MetaDisk::Internal);
-                }
+            }
+            if nothing {
+                inherited.get_or_insert_with(|| host.volumes.clone());
             }
             self.errors.extend(incomplete(host));
         }
@@ -120,14 +117,37 @@ impl Builder {
                     .push(Problem::error(host.span, "volumes-differ", text));
             }
         }
-        if *whole {
+        if whole {
             self.errors.extend(without_address(resource));
         }
         node_ids(resource, explicit, &self.sources);
     }
 
+    /// Settings of a host's volumes: those of the resource; then, as drbdadm does it, those of its
+    /// volume of the same number.
+    fn complete_volumes(&mut self, from: &[Volume], disk: &Settings, host: &mut Host) {
+        if host.volumes.is_empty() {
+            return;
+        }
+        for volume in host.volumes.list() {
+            volume.options.inherit(disk);
+            if let Some(from) = from.iter().find(|v| v.number == volume.number)
+                && !from.options.is_empty()
+            {
+                self.warnings
+                    .extend(lint::ambiguous(&volume.options, &from.options));
+                volume.options.inherit(&from.options);
+            }
+            if volume.diskless {
+                volume.meta_disk = None;
+            } else if volume.meta_disk.is_none() && volume.disk.is_some() {
+                volume.meta_disk = Some(MetaDisk::Internal);
+            }
+        }
+    }
+
     /// Minors and addresses have to be unique on each host.
-    pub(super) fn check_across(&mut self, drafts: &[Draft]) {
+    pub(super) fn check_across(&mut self, resources: &[Resource]) {
         let mut hosts: HashMap<Who<'_>, u32> = HashMap::new();
         let mut few: Vec<Who<'_>> = Vec::new();
         let mut number = |who| {
@@ -146,7 +166,7 @@ impl Builder {
         let mut minors: Vec<((u32, u32), Who<'_>, &Resource, &Volume)> = Vec::new();
         let mut addresses: Vec<((u32, SocketAddr), &Resource, &Address, Span)> = Vec::new();
         let mut names = Vec::new();
-        for r in drafts.iter().map(|d| &d.resource) {
+        for r in resources {
             for host in &r.hosts {
                 each_name(host, &mut |name| names.push((number(name), name)));
                 for volume in &host.volumes {
@@ -385,20 +405,20 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// All volumes on all hosts, by resource.
-pub(super) fn volumes_on_hosts(drafts: &[Draft]) -> HashMap<String, Vec<VolumeOn>> {
+pub(super) fn volumes_on_hosts(resources: &[Resource]) -> HashMap<Name, Vec<VolumeOn>> {
     let mut all = HashMap::new();
-    for r in drafts.iter().map(|d| &d.resource) {
+    for r in resources {
         let mut volumes = Vec::new();
         for host in &r.hosts {
             for v in &host.volumes {
                 let Some((minor, device)) = v.device_and_minor() else {
                     continue;
                 };
-                volumes.extend(host.names().into_iter().map(|host| VolumeOn {
-                    host,
+                volumes.extend(host.shared_names().iter().map(|host| VolumeOn {
+                    host: host.clone(),
                     volume: v.number,
                     minor,
-                    device: device.clone(),
+                    device: Arc::clone(&device),
                 }));
             }
         }
@@ -409,19 +429,20 @@ pub(super) fn volumes_on_hosts(drafts: &[Draft]) -> HashMap<String, Vec<VolumeOn
 
 /// Volumes of the resource complete those of the host.
 fn inherit_volumes(from: &[Volume], host: &mut Host) -> Option<Problem> {
-    if host.volumes.is_empty() {
-        host.volumes.reserve_exact(from.len());
+    if from.is_empty() {
+        return None;
     }
+    let volumes = host.volumes.list();
+    volumes.reserve_exact(from.len().saturating_sub(volumes.len()));
     for s in from {
-        let at = match host.volumes.binary_search_by_key(&s.number, |v| v.number) {
+        let at = match volumes.binary_search_by_key(&s.number, |v| v.number) {
             Ok(at) => at,
             Err(at) => {
-                host.volumes
-                    .insert(at, empty_volume(s.number, s.implicit, s.span));
+                volumes.insert(at, empty_volume(s.number, s.implicit, s.span));
                 at
             }
         };
-        let t = &mut host.volumes[at];
+        let t = &mut volumes[at];
         if t.disk.is_none() && !t.diskless {
             t.disk.clone_from(&s.disk);
             t.diskless = s.diskless;
@@ -434,8 +455,7 @@ fn inherit_volumes(from: &[Volume], host: &mut Host) -> Option<Problem> {
             t.meta_disk.clone_from(&s.meta_disk);
         }
     }
-    let mixed =
-        host.volumes.iter().any(|v| v.implicit) && host.volumes.iter().any(|v| v.number != 0);
+    let mixed = volumes.iter().any(|v| v.implicit) && volumes.iter().any(|v| v.number != 0);
     mixed.then(|| Problem::error(host.span, "mixed-volumes", format!("both {MIXED}")))
 }
 

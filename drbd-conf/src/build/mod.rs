@@ -9,10 +9,12 @@ mod words;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Problem, Result};
-use crate::model::{Config, Global, Resource, Sections, Settings, Shared, Volume};
+use crate::model::{Config, Global, Resource, Sections, Settings, Shared, Volumes};
+use crate::name::Name;
 use crate::source::{Sources, Span};
 use crate::syntax::{Reader, Statement};
 use words::{Checked, Seen, Words, bad_value, integer, unknown};
@@ -27,10 +29,9 @@ const NOWHERE: Span = Span {
     end: 0,
 };
 
-/// A resource with what it does not keep after volumes and sections were handed down.
+/// What a resource does not keep after volumes and sections were handed down.
 struct Draft {
-    resource: Resource,
-    volumes: Vec<Volume>,
+    volumes: Volumes,
     meshes: Vec<Mesh>,
     /// What stands for `common`.
     template: Option<Arc<Sections>>,
@@ -52,9 +53,15 @@ pub(crate) struct Builder {
     warnings: Vec<Problem>,
     global: Global,
     common: Sections,
+    resources: Vec<Resource>,
+    /// One for each resource.
     drafts: Vec<Draft>,
     /// Names of the resources, and where they are.
-    names: HashMap<String, Span>,
+    names: HashMap<Name, Span>,
+    /// Hosts with one name, by it: mostly they are a few, again and again.
+    hosts: HashMap<Name, Arc<[Name]>>,
+    /// Stands in every resource until all texts are there.
+    shared: Arc<Shared>,
     /// Real paths of the files being read now, outermost first.
     open: Vec<PathBuf>,
     /// Real paths of all files read.
@@ -75,14 +82,11 @@ impl Builder {
         match std::fs::read(path) {
             Ok(bytes) => {
                 let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-                b.file(path, real, &bytes);
+                b.file(path, real, bytes);
             }
             Err(e) => {
                 let text = format!("{} cannot be read: {e}", path.display());
-                let problem = Problem {
-                    span: None,
-                    ..Problem::error(NOWHERE, "io", text)
-                };
+                let problem = Problem::error(NOWHERE, "io", text).nowhere();
                 let diagnostics = vec![problem.locate(&b.sources)];
                 return Err(Error::new(ErrorKind::Io, diagnostics, Some(e)));
             }
@@ -92,7 +96,7 @@ impl Builder {
 
     pub(crate) fn parse(text: &str, name: &Path) -> Result<Config> {
         let mut b = Builder::default();
-        b.file(name, name.to_owned(), text.as_bytes());
+        b.file(name, name.to_owned(), text.into());
         b.finish()
     }
 
@@ -107,7 +111,7 @@ impl Builder {
     }
 
     /// Reads the statements of one file.
-    fn file(&mut self, name: &Path, real: PathBuf, bytes: &[u8]) {
+    fn file(&mut self, name: &Path, real: PathBuf, bytes: Vec<u8>) {
         self.open.push(real.clone());
         self.read.insert(real);
         self.statements(name, bytes, Builder::top);
@@ -118,11 +122,12 @@ impl Builder {
     fn statements(
         &mut self,
         name: &Path,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         mut each: impl FnMut(&mut Builder, &Statement<'_>) -> Checked<()>,
     ) {
         // Comments may be in any encoding; strings are checked by the lexer.
-        let text: Arc<str> = String::from_utf8_lossy(bytes).into();
+        let lossy = |e: FromUtf8Error| String::from_utf8_lossy(e.as_bytes()).into_owned();
+        let text = Arc::new(String::from_utf8(bytes).unwrap_or_else(lossy));
         // The statements borrow from the text while errors are collected in `self`.
         if let Some(file) = self.sources.add(name, Arc::clone(&text)) {
             let mut reader = Reader::of(&text, file);
@@ -140,10 +145,8 @@ impl Builder {
         } else {
             self.kind.get_or_insert(ErrorKind::Io);
             let text = format!("{}: larger than 4 GiB", name.display());
-            self.errors.push(Problem {
-                span: None,
-                ..Problem::error(NOWHERE, "io", text)
-            });
+            self.errors
+                .push(Problem::error(NOWHERE, "io", text).nowhere());
         }
     }
 
@@ -228,7 +231,7 @@ impl Builder {
             return Err(Problem::error(span, "include-depth", text));
         }
         let bytes = self.read_file(path, span)?;
-        self.file(path, real, &bytes);
+        self.file(path, real, bytes);
         Ok(())
     }
 
@@ -255,7 +258,7 @@ impl Builder {
         }
         let bytes = self.read_file(path, span)?;
         let mut found = None;
-        self.statements(path, &bytes, |b, st| {
+        self.statements(path, bytes, |b, st| {
             if st.keyword() != "common" || found.is_some() {
                 return Err(unknown(st, "one common section and nothing else"));
             }
@@ -335,14 +338,15 @@ impl Builder {
 
     /// Hands down what is inherited, checks what has to agree, and ends.
     fn finish(mut self) -> Result<Config> {
-        let mut drafts = std::mem::take(&mut self.drafts);
-        self.stacked(&mut drafts);
-        for draft in &mut drafts {
-            self.complete(draft);
+        let mut resources = std::mem::take(&mut self.resources);
+        self.stacked(&mut resources);
+        let drafts = std::mem::take(&mut self.drafts);
+        for (resource, draft) in resources.iter_mut().zip(drafts) {
+            self.complete(resource, draft);
         }
-        self.check_across(&drafts);
+        self.check_across(&resources);
         if !self.errors.is_empty() {
-            let syntax = self.errors.iter().any(|p| p.code == "syntax");
+            let syntax = self.errors.iter().any(|p| p.code() == "syntax");
             let other = if syntax {
                 ErrorKind::Syntax
             } else {
@@ -354,21 +358,20 @@ impl Builder {
             return Err(Error::new(kind, diagnostics, self.io));
         }
         let volumes = match self.refers {
-            true => complete::volumes_on_hosts(&drafts),
+            true => complete::volumes_on_hosts(&resources),
             false => HashMap::new(),
         };
         let shared = Arc::new(Shared {
             sources: self.sources,
             volumes,
         });
-        let resource = |draft: Draft| Resource {
-            shared: Arc::clone(&shared),
-            ..draft.resource
-        };
+        for resource in &mut resources {
+            resource.shared = Arc::clone(&shared);
+        }
         Ok(Config {
             global: self.global,
             common: self.common,
-            resources: drafts.into_iter().map(resource).collect(),
+            resources,
             shared,
             noticed: self.warnings,
             warnings: OnceLock::new(),

@@ -98,6 +98,9 @@ impl Builder {
         block: &[Statement<'_>],
         sections: &mut Sections,
     ) {
+        if !block.is_empty() {
+            sections.get_mut(section).list(block.len());
+        }
         for st in block {
             let result = match (section, st.keyword()) {
                 (Section::Startup, "become-primary-on") => {
@@ -198,7 +201,7 @@ impl Builder {
             section: spec.section,
             name: spec.name,
             value,
-            written: written.into(),
+            written: written.as_bytes().into(),
             span: st.span(),
         };
         if resolved.negated {
@@ -240,34 +243,38 @@ impl Builder {
                 Value::Number { value, unit }
             }
             OptionKind::Words(words) => {
-                let mut word = text.to_owned();
-                if spec.name == "protocol" {
-                    word.make_ascii_uppercase();
-                }
-                if !words.contains(&word.as_str()) {
+                let is = |word: &&&str| match spec.name {
+                    "protocol" => word.eq_ignore_ascii_case(text),
+                    _ => **word == text,
+                };
+                let Some(word) = words.iter().find(is) else {
                     let what = format!("one of {}", words.join(", "));
                     return Err(bad_value(token, "bad-value", &what));
-                }
+                };
                 Value::Word(word)
             }
-            OptionKind::NumberOrWord(words) => match schema::parse_number(text, Unit::One) {
-                Some(value @ 1..=32) => Value::Number {
-                    value,
-                    unit: Unit::One,
-                },
-                None if words.contains(&text) => Value::Word(text.to_owned()),
-                _ => {
-                    let what = format!("a number from 1 to 32 or one of {}", words.join(", "));
-                    return Err(bad_value(token, "bad-value", &what));
+            OptionKind::NumberOrWord(words) => {
+                let word = words.iter().find(|w| **w == text);
+                match (schema::parse_number(text, Unit::One), word) {
+                    (Some(value @ 1..=32), _) => Value::Number {
+                        value,
+                        unit: Unit::One,
+                    },
+                    (_, Some(word)) => Value::Word(word),
+                    _ => {
+                        let words = words.join(", ");
+                        let what = format!("a number from 1 to 32 or one of {words}");
+                        return Err(bad_value(token, "bad-value", &what));
+                    }
                 }
-            },
+            }
             OptionKind::Text(max) => {
                 if text.len() > max {
                     let text =
                         format!("{} has {} bytes; {max} are possible", spec.name, text.len());
                     return Err(Problem::error(token.span, "out-of-range", text));
                 }
-                Value::Text(text.to_owned())
+                Value::Text(text.into())
             }
             OptionKind::Device => {
                 let after = after(token)?;

@@ -1,12 +1,14 @@
 //! Resources, hosts and volumes.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::words::{Checked, Seen, Words, address, address_at, bad_value, integer32, unknown};
 use super::{Builder, Draft};
 use crate::error::Problem;
-use crate::model::{Host, HostName, MetaDisk, Resource, Sections, Settings, Volume};
+use crate::model::{Host, HostName, MetaDisk, Resource, Sections, Settings, Volume, Volumes};
+use crate::name::Name;
 use crate::schema::Section;
 use crate::source::Span;
 use crate::syntax::{Body, Kind, Statement, Token};
@@ -18,36 +20,38 @@ impl Builder {
         let block = w.block()?;
         check_resource_name(name)?;
         let span = st.span().to(name.span);
-        if let Some(first) = self.names.insert(name.text.to_string(), span) {
+        let shared_name = Name::from(&*name.text);
+        if let Some(first) = self.names.insert(shared_name.clone(), span) {
             let at = self.sources.location(first);
             let text = format!("resource \"{}\" is defined twice", name.text);
             return Err(Problem::error(name.span, "duplicate-resource", text)
                 .remedy(format!("the first one is at {at}")));
         }
+        let mut resource = Resource {
+            name: shared_name,
+            sections: Sections::default(),
+            hosts: Vec::new(),
+            connections: Vec::new(),
+            template: None,
+            span,
+            shared: Arc::clone(&self.shared),
+        };
         let mut draft = Draft {
-            resource: Resource {
-                name: name.text.to_string(),
-                sections: Sections::default(),
-                hosts: Vec::new(),
-                connections: Vec::new(),
-                template: None,
-                span,
-                shared: Arc::default(),
-            },
-            volumes: Vec::new(),
+            volumes: Volumes::default(),
             meshes: Vec::new(),
             template: None,
             whole: true,
         };
         let mut seen = Seen::default();
         for st in block {
-            let handled = self.section(st, &mut draft.resource.sections, &mut seen);
+            let handled = self.section(st, &mut resource.sections, &mut seen);
             let result = match handled {
                 Some(result) => result,
-                None => self.resource_item(st, &mut draft, &mut seen),
+                None => self.resource_item(st, &mut resource, &mut draft, &mut seen),
             };
             self.check(result);
         }
+        self.resources.push(resource);
         self.drafts.push(draft);
         Ok(())
     }
@@ -55,15 +59,16 @@ impl Builder {
     pub(super) fn resource_item(
         &mut self,
         st: &Statement<'_>,
+        resource: &mut Resource,
         draft: &mut Draft,
         seen: &mut Seen,
     ) -> Checked<()> {
         match st.keyword() {
             "skip" => Ok(()),
-            "on" | "floating" | "stacked-on-top-of" => self.host(st, draft),
+            "on" | "floating" | "stacked-on-top-of" => self.host(st, resource, draft),
             "volume" => {
                 let volume = self.volume(st)?;
-                add_volume(&mut draft.volumes, volume)
+                add_volume(draft.volumes.list(), volume)
             }
             "device" | "disk" | "meta-disk" | "flexible-meta-disk" => {
                 let what = if st.keyword() == "flexible-meta-disk" {
@@ -72,12 +77,12 @@ impl Builder {
                     keyword_of_volume(st.keyword())
                 };
                 seen.once(what, st.span())?;
-                let volume = implicit_volume(&mut draft.volumes, st.span())?;
+                let volume = implicit_volume(draft.volumes.list(), st.span())?;
                 self.volume_item(st, volume)
             }
             "connection" => {
                 let connection = self.connection(st)?;
-                draft.resource.connections.push(connection);
+                resource.connections.push(connection);
                 Ok(())
             }
             "connection-mesh" => {
@@ -92,7 +97,7 @@ impl Builder {
                 seen.once("template-file", st.span())?;
                 let path = self.directory(name.span.file).join(&*name.text);
                 draft.template = Some(self.template(&path, name.span)?);
-                draft.resource.template = Some(PathBuf::from(&*name.text));
+                resource.template = Some(PathBuf::from(&*name.text));
                 Ok(())
             }
             "ignore-on" => {
@@ -112,13 +117,18 @@ impl Builder {
         }
     }
 
-    pub(super) fn host(&mut self, st: &Statement<'_>, draft: &mut Draft) -> Checked<()> {
+    pub(super) fn host(
+        &mut self,
+        st: &Statement<'_>,
+        resource: &mut Resource,
+        draft: &mut Draft,
+    ) -> Checked<()> {
         let mut w = Words::of(st);
         let mut host = Host {
             name: HostName::Floating,
             address: None,
             node_id: None,
-            volumes: Vec::new(),
+            volumes: Volumes::default(),
             options: Settings::default(),
             proxy: None,
             span: st.span(),
@@ -136,33 +146,31 @@ impl Builder {
                 }
             }
             "stacked-on-top-of" => {
-                host.name = HostName::StackedOnTopOf(w.expect("a resource")?.text.to_string());
+                host.name = HostName::StackedOnTopOf(Name::from(&*w.expect("a resource")?.text));
                 self.refers = true;
                 w.block()?
             }
             _ => {
-                let mut names = vec![w.expect("a host name")?.text.to_string()];
+                let mut names = self.host_named(&w.expect("a host name")?.text);
                 while w.peek().is_some_and(|t| t.kind != Kind::Punctuation) {
-                    names.push(w.expect("a host name")?.text.to_string());
+                    let more = self.host_named(&w.expect("a host name")?.text);
+                    names = names.iter().chain(&*more).cloned().collect();
                 }
                 host.name = HostName::On(names);
                 w.block()?
             }
         };
-        let hosts = &draft.resource.hosts;
+        let hosts = &resource.hosts;
         let taken = match &host.name {
-            HostName::On(names) => names
-                .iter()
-                .find(|n| hosts.iter().any(|h| h.is_named(n)))
-                .cloned(),
-            HostName::Floating => host
-                .names()
-                .into_iter()
-                .find(|n| hosts.iter().any(|h| h.is_named(n))),
             HostName::StackedOnTopOf(lower) => hosts
                 .iter()
                 .any(|h| h.name == host.name)
                 .then(|| lower.clone()),
+            _ => {
+                let names = host.shared_names();
+                let mut taken = names.iter().filter(|n| hosts.iter().any(|h| h.is_named(n)));
+                taken.next().cloned()
+            }
         };
         if let Some(name) = taken {
             let text = format!("a second section for host \"{name}\"");
@@ -176,11 +184,22 @@ impl Builder {
         }
         // What is missing is only said if nothing else is wrong with the section.
         draft.whole &= self.errors.len() == before;
-        if draft.resource.hosts.is_empty() {
-            draft.resource.hosts.reserve_exact(2);
+        if resource.hosts.is_empty() {
+            resource.hosts.reserve_exact(2);
         }
-        draft.resource.hosts.push(host);
+        resource.hosts.push(host);
         Ok(())
+    }
+
+    /// The name of a host that has only this one.
+    fn host_named(&mut self, name: &str) -> Arc<[Name]> {
+        if let Some(known) = self.hosts.get(name) {
+            return Arc::clone(known);
+        }
+        let name = Name::from(name);
+        let names: Arc<[Name]> = Arc::from([name.clone()]);
+        self.hosts.insert(name, Arc::clone(&names));
+        names
     }
 
     pub(super) fn host_item(
@@ -228,7 +247,7 @@ impl Builder {
             }
             "volume" => {
                 let volume = self.volume(st)?;
-                add_volume(&mut host.volumes, volume)
+                add_volume(host.volumes.list(), volume)
             }
             "device" | "disk" | "meta-disk" | "flexible-meta-disk" => {
                 let what = match st.body {
@@ -236,7 +255,7 @@ impl Builder {
                     Body::None => keyword_of_volume(st.keyword()),
                 };
                 seen.once(what, st.span())?;
-                let volume = implicit_volume(&mut host.volumes, st.span())?;
+                let volume = implicit_volume(host.volumes.list(), st.span())?;
                 self.volume_item(st, volume)
             }
             _ => Err(unknown(
@@ -288,22 +307,21 @@ impl Builder {
                 let disk = w.expect("a device or \"{\"")?;
                 w.end()?;
                 volume.diskless = disk.text == "none";
-                volume.disk = (!volume.diskless).then(|| PathBuf::from(&*disk.text));
+                volume.disk = (!volume.diskless).then(|| path(&disk.text));
                 Ok(())
             }
             ("device", _) => device(w, volume),
             (keyword, _) => {
                 let disk = w.expect("\"internal\" or a device")?;
-                let path = PathBuf::from(&*disk.text);
                 volume.meta_disk = Some(if disk.text == "internal" {
                     MetaDisk::Internal
                 } else if keyword == "meta-disk" && w.peek().is_some() {
                     w.punctuation("[")?;
                     let index = integer32(w.expect("an index")?, "index", 255)?;
                     w.punctuation("]")?;
-                    MetaDisk::Indexed(path, index)
+                    MetaDisk::Indexed(PathBuf::from(&*disk.text), index)
                 } else {
-                    MetaDisk::Flexible(path)
+                    MetaDisk::Flexible(PathBuf::from(&*disk.text))
                 });
                 w.end()
             }
@@ -329,15 +347,19 @@ fn check_resource_name(name: &Token<'_>) -> Checked<()> {
     Err(Problem::error(name.span, "bad-name", why))
 }
 
+fn path(text: &str) -> Arc<Path> {
+    Arc::from(Path::new(text))
+}
+
 /// `device /dev/drbdN [minor N];` or `device minor N;`
 fn device(mut w: Words<'_, '_>, volume: &mut Volume) -> Checked<()> {
     if !w.take("minor") {
         let name = w.expect("/dev/drbdN or \"minor\"")?;
-        let path = match name.text.strip_prefix("/dev/") {
-            Some(_) => name.text.to_string(),
-            None => format!("/dev/{}", name.text),
+        let device = match name.text.strip_prefix("/dev/") {
+            Some(_) => Cow::Borrowed(&*name.text),
+            None => Cow::Owned(format!("/dev/{}", name.text)),
         };
-        let Some(rest) = path.strip_prefix("/dev/drbd") else {
+        let Some(rest) = device.strip_prefix("/dev/drbd") else {
             return Err(bad_value(
                 name,
                 "bad-device",
@@ -348,12 +370,12 @@ fn device(mut w: Words<'_, '_>, volume: &mut Volume) -> Checked<()> {
             .parse::<u32>()
             .ok()
             .filter(|_| rest.bytes().all(|b| b.is_ascii_digit()));
-        volume.device = Some(PathBuf::from(&path));
+        volume.device = Some(path(&device));
         if !w.take("minor") {
             let Some(minor) = of_name else {
-                let text = format!("{path} has no minor number in its name");
+                let text = format!("{device} has no minor number in its name");
                 return Err(Problem::error(name.span, "bad-device", text)
-                    .remedy(format!("device {path} minor 0;")));
+                    .remedy(format!("device {device} minor 0;")));
             };
             volume.minor = Some(minor);
             return w.end();
@@ -361,7 +383,7 @@ fn device(mut w: Words<'_, '_>, volume: &mut Volume) -> Checked<()> {
         let number = w.expect("a minor")?;
         let minor = integer32(number, "minor", MINOR_MAX)?;
         if of_name.map_or(!rest.starts_with('_'), |n| n != minor) {
-            let text = format!("{path} cannot have minor {minor}");
+            let text = format!("{device} cannot have minor {minor}");
             return Err(
                 Problem::error(number.span, "bad-device", text).remedy(format!(
                     "device /dev/drbd{minor} minor {minor}; or a name that starts with /dev/drbd_"

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use smallvec::SmallVec;
+
 use crate::error::Problem;
 use crate::model::{Address, After, Family};
 use crate::source::Span;
@@ -170,7 +172,7 @@ pub(super) fn after(token: &Token<'_>) -> Checked<After> {
         None => (text, None),
     };
     Ok(After::Volume {
-        resource: resource.to_owned(),
+        resource: resource.into(),
         volume,
     })
 }
@@ -205,7 +207,7 @@ pub(super) fn address_at(w: &mut Words<'_, '_>) -> Checked<(Address, Span)> {
         }
         at = first.to(last);
         let (ip, scope) = match text.split_once('%') {
-            Some((ip, scope)) => (ip, Some(scope.to_owned())),
+            Some((ip, scope)) => (ip, Some(scope.into())),
             None => (text.as_str(), None),
         };
         interface = scope;
@@ -239,9 +241,9 @@ pub(super) fn address(w: &mut Words<'_, '_>) -> Checked<Address> {
     address_at(w).map(|(address, _)| address)
 }
 
-/// What may stand in an `on`, `floating` or `stacked-on-top-of` block so far.
+/// What stood in a block so far that may stand there once.
 #[derive(Default)]
-pub(super) struct Seen([&'static str; 16]);
+pub(super) struct Seen(SmallVec<[&'static str; 8]>);
 
 impl Seen {
     pub(super) fn once(&mut self, what: &'static str, span: Span) -> Checked<()> {
@@ -250,10 +252,7 @@ impl Seen {
             let text = format!("a second \"{what}\" in the same place");
             return Err(Problem::error(span, "duplicate-statement", text));
         }
-        // There are fewer of them than places.
-        if let Some(free) = self.0.iter_mut().find(|s| s.is_empty()) {
-            *free = what;
-        }
+        self.0.push(what);
         Ok(())
     }
 }

@@ -68,7 +68,7 @@ impl NodeConf {
         facts
             .become_primary_on
             .clone_from(&found.sections.become_primary_on);
-        facts.peer = Some(peer.name.clone());
+        facts.peer = Some(peer.name.to_string());
         if let Some((ours, theirs)) = peer.paths.first() {
             facts.address = Some(ours.socket.ip().to_string());
             facts.peer_address = Some(theirs.socket.ip().to_string());
@@ -103,13 +103,13 @@ impl NodeConf {
                 number,
                 ConfVolume {
                     minor: volume.minor,
-                    device: volume.device.clone(),
-                    disk: disk.clone(),
+                    device: volume.device.to_path_buf(),
+                    disk: disk.to_path_buf(),
                     peer_minor,
                 },
             );
             let target = match meta_disk {
-                MetaDisk::Internal => Target::internal(disk),
+                MetaDisk::Internal => Target::internal(&**disk),
                 MetaDisk::Flexible(path) => Target::flexible_external(path),
                 other => {
                     facts.problem = Some(ConfProblem::Unusable(format!(
