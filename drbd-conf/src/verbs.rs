@@ -70,16 +70,19 @@ impl NodeView {
 
     /// Returns the steps that freeze I/O on every volume (`drbdadm suspend-io`).
     pub fn suspend_io(&self) -> Vec<Step> {
-        let options = SuspendIoOptions::default;
-        self.each(|minor| Operation::SuspendIo {
-            minor,
-            options: options(),
-        })
+        let all = self.volumes.iter().map(|v| Operation::SuspendIo {
+            minor: Minor(v.minor),
+            options: SuspendIoOptions::default(),
+        });
+        all.map(Step::from).collect()
     }
 
     /// Returns the steps that let I/O go on (`drbdadm resume-io`).
     pub fn resume_io(&self) -> Vec<Step> {
-        self.each(|minor| Operation::ResumeIo { minor })
+        let all = self.volumes.iter().map(|v| Operation::ResumeIo {
+            minor: Minor(v.minor),
+        });
+        all.map(Step::from).collect()
     }
 
     /// Returns the steps that take new sizes of the disks into use (`drbdadm resize`).
@@ -175,14 +178,14 @@ impl NodeView {
         self.with_disk().map(step).collect()
     }
 
-    /// For each volume with a disk, each peer in turn.
+    /// For each volume, with a disk here or not, each peer in turn.
     fn each_peer(
         &self,
         dialect: Dialect,
         operation: impl Fn(PeerDeviceRef) -> Operation,
     ) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
-        for v in self.with_disk() {
+        for v in &self.volumes {
             for peer in &self.peers {
                 let mut of = PeerDeviceRef::only(self.name()?, VolumeNumber(v.number));
                 if dialect == Dialect::V9 {
