@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::edit::quoted;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Address, Config, Connection, Family, Global, Host, HostName, MetaDisk, PathEnd, Proxy,
     Resource, Sections, Settings, Volume,
@@ -18,50 +19,117 @@ impl Config {
     /// said is in its resource; then there is no `common` section, which does not hold for all.
     /// Secrets are in it.
     pub fn dump(&self) -> String {
-        let mut out = Text::default();
-        global(&self.global, &mut out);
-        if self.resources.iter().all(|r| r.template.is_none()) {
-            out.block("common", |out| sections(&self.common, out));
-        }
-        for r in &self.resources {
-            out.block(&format!("resource {}", quoted(&r.name)), |out| {
-                r.hosts.iter().for_each(|h| host(r, h, out));
-                for (a, b, connection) in r.connected() {
-                    // Written down, drbdadm would take the end that is stacked for another node's.
-                    if connection.is_some() || !(a.is_stacked() || b.is_stacked()) {
-                        self::connection(r, a, b, connection, out);
-                    }
-                }
-                sections(&r.sections, out);
-            });
-        }
-        out.text
+        self.text(Form::V9)
     }
 
     /// Returns the same as XML, as `drbdadm dump-xml` prints it after inheritance (with `-d`). Files
     /// are named as they were given to [`Config::load`]. Secrets are in it.
     pub fn dump_xml(&self) -> String {
+        self.xml(Form::V9)
+    }
+
+    /// Returns the whole configuration in the form of DRBD 8.4: what `drbdadm --verbose dump` prints
+    /// where that version runs, which is the work of `drbdadm-84`.
+    ///
+    /// As [`Config::dump`] it can be read again and means the same.
+    ///
+    /// # Errors
+    /// `Unsupported` if a resource has what 8.4 has no words for: written connections, or volumes
+    /// without a disk.
+    pub fn dump_84(&self) -> Result<String> {
+        self.fits_84()?;
+        Ok(self.text(Form::V84))
+    }
+
+    /// Returns the same as XML, as `drbdadm-84 -d dump-xml` prints it.
+    ///
+    /// # Errors
+    /// As [`Config::dump_84`].
+    pub fn dump_xml_84(&self) -> Result<String> {
+        self.fits_84()?;
+        Ok(self.xml(Form::V84))
+    }
+
+    fn fits_84(&self) -> Result<()> {
+        for r in &self.resources {
+            let diskless = r.hosts.iter().flat_map(|h| &h.volumes).any(|v| v.diskless);
+            let what = match (r.connections.is_empty(), diskless) {
+                (false, _) => "connections",
+                (_, true) => "a volume without a disk",
+                _ => continue,
+            };
+            let text = format!("resource {} has {what}, which 8.4 does not know", r.name);
+            return Err(Error::plain(
+                ErrorKind::Unsupported,
+                "unsupported-option",
+                text,
+                None,
+            ));
+        }
+        Ok(())
+    }
+
+    fn text(&self, form: Form) -> String {
+        let mut out = Text::default();
+        global(&self.global, form, &mut out);
+        if self.resources.iter().all(|r| r.template.is_none()) {
+            out.block("common", |out| sections(&self.common, form, out));
+        }
+        for r in &self.resources {
+            out.block(&format!("resource {}", quoted(&r.name)), |out| {
+                r.hosts.iter().for_each(|h| host(r, h, form, out));
+                for (a, b, connection) in form.connected(r) {
+                    // Written down, drbdadm would take the end that is stacked for another node's.
+                    if connection.is_some() || !(a.is_stacked() || b.is_stacked()) {
+                        self::connection(r, a, b, connection, out);
+                    }
+                }
+                sections(&r.sections, form, out);
+            });
+        }
+        out.text
+    }
+
+    fn xml(&self, form: Form) -> String {
         let mut out = Xml::default();
         let file = self.files().next().unwrap_or("".as_ref());
         out.element("config", &[("file", &file.to_string_lossy())], |out| {
             global_xml(&self.global, out);
-            if !is_empty(&self.common) {
-                out.element("common", &[], |out| sections_xml(&self.common, out));
+            if !is_empty(&self.common, form) {
+                out.element("common", &[], |out| sections_xml(&self.common, form, out));
             }
             for r in &self.resources {
                 let at = r.location();
                 let at = format!("{}:{}", at.file.display(), at.line);
                 let attributes = [("name", r.name.as_str()), ("conf-file-line", &at)];
                 out.element("resource", &attributes, |out| {
-                    r.hosts.iter().for_each(|h| host_xml(r, h, out));
-                    for (a, b, connection) in r.connected() {
+                    r.hosts.iter().for_each(|h| host_xml(r, h, form, out));
+                    for (a, b, connection) in form.connected(r) {
                         connection_xml(r, a, b, connection, out);
                     }
-                    sections_xml(&r.sections, out);
+                    sections_xml(&r.sections, form, out);
                 });
             }
         });
         out.text
+    }
+}
+
+/// Whose words are used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Two hosts that are connected, each with its proxy.
+    V84,
+    /// Node ids, and connections that are written down.
+    V9,
+}
+
+impl Form {
+    fn connected(self, r: &Resource) -> Vec<(&Host, &Host, Option<&Connection>)> {
+        match self {
+            Form::V84 => Vec::new(),
+            Form::V9 => r.connected(),
+        }
     }
 }
 
@@ -103,7 +171,7 @@ impl Text {
     }
 }
 
-fn global(g: &Global, out: &mut Text) {
+fn global(g: &Global, form: Form, out: &mut Text) {
     out.block("global", |out| {
         if g.disable_ip_verification {
             out.line("disable-ip-verification;");
@@ -117,10 +185,18 @@ fn global(g: &Global, out: &mut Text) {
         if let Some(usage) = g.usage_count.as_ref().filter(|u| *u != "ask") {
             out.line(&format!("usage-count {usage};"));
         }
+        // drbdadm of 9 has them and does not show them.
+        let lengths = [("short", 5), ("medium", 121), ("long", 600)].into_iter();
+        let timeouts = lengths.zip(g.cmd_timeouts).filter(|_| form == Form::V84);
+        for ((which, default), seconds) in timeouts {
+            if let Some(seconds) = seconds.filter(|s| *s != default) {
+                out.line(&format!("cmd-timeout-{which} {seconds};"));
+            }
+        }
     });
 }
 
-fn sections(s: &Sections, out: &mut Text) {
+fn sections(s: &Sections, form: Form, out: &mut Text) {
     out.options("options", s.options.iter());
     out.options("net", s.net.iter());
     out.options("disk", s.disk.iter());
@@ -128,6 +204,10 @@ fn sections(s: &Sections, out: &mut Text) {
         s.startup.iter().for_each(|s| out.setting(s.name, s.raw()));
         if s.stacked_timeouts {
             out.line("stacked-timeouts;");
+        }
+        if form == Form::V84 && !s.become_primary_on.is_empty() {
+            let names: Vec<_> = s.become_primary_on.iter().map(|n| quoted(n)).collect();
+            out.line(&format!("become-primary-on {};", names.join(" ")));
         }
     });
     out.block("proxy", |out| {
@@ -150,7 +230,7 @@ fn address(a: &Address) -> String {
     format!("{} {}", a.family, a.host_and_port())
 }
 
-fn host(r: &Resource, h: &Host, out: &mut Text) {
+fn host(r: &Resource, h: &Host, form: Form, out: &mut Text) {
     let head = match &h.name {
         HostName::On(names) => {
             let names: Vec<_> = names.iter().map(|n| quoted(n)).collect();
@@ -163,7 +243,7 @@ fn host(r: &Resource, h: &Host, out: &mut Text) {
         HostName::StackedOnTopOf(lower) => format!("stacked-on-top-of {}", quoted(lower)),
     };
     out.block(&head, |out| {
-        if let Some(id) = h.node_id {
+        if let Some(id) = h.node_id.filter(|_| form == Form::V9) {
             out.line(&format!("node-id {id};"));
         }
         out.options("options", h.options.iter());
@@ -174,13 +254,19 @@ fn host(r: &Resource, h: &Host, out: &mut Text) {
                 volume(h, v, out);
             } else {
                 out.block(&format!("volume {}", v.number), |out| {
-                    out.options("disk", v.options.iter());
+                    // Nor is there one in 8.4 where the disk is another resource.
+                    if form == Form::V9 || !h.is_stacked() {
+                        out.options("disk", v.options.iter());
+                    }
                     volume(h, v, out);
                 });
             }
         }
         if let (Some(a), false) = (&h.address, h.name == HostName::Floating) {
             out.line(&format!("address {};", address(a)));
+        }
+        if let (Some(p), Form::V84) = (&h.proxy, form) {
+            proxy("", p, out);
         }
     });
 }
@@ -295,9 +381,12 @@ fn end(end: &Ends<'_>, out: &mut Text) {
     let Some(proxy) = end.proxy() else {
         return out.line(&format!("{line};"));
     };
+    self::proxy(&format!("{line} via "), proxy, out);
+}
+
+fn proxy(before: &str, proxy: &Proxy, out: &mut Text) {
     let hosts: Vec<_> = proxy.hosts.iter().map(|h| quoted(h)).collect();
-    let _ = write!(line, " via proxy on {}", hosts.join(" "));
-    out.block(&line, |out| {
+    out.block(&format!("{before}proxy on {}", hosts.join(" ")), |out| {
         out.line(&format!("inside {};", address(&proxy.inside)));
         out.line(&format!("outside {};", address(&proxy.outside)));
         out.block("options", |out| {
@@ -355,13 +444,17 @@ impl Xml {
         let _ = writeln!(self.text, "{:1$}</{name}>", "", 4 * self.depth);
     }
 
-    fn section(&mut self, name: &str, settings: &Settings, more: &[String], sub: Option<&str>) {
+    /// A section with its settings, and options that are none; those in a section of their own if it
+    /// has a name.
+    fn section(&mut self, name: &str, settings: &Settings, more: &[Line<'_>], sub: Option<&str>) {
         if settings.is_empty() && more.is_empty() {
             return;
         }
         let lines = |out: &mut Xml| {
-            for line in more {
-                out.empty("option", &[("name", line)]);
+            for (name, value) in more {
+                let value = value.as_deref().map(|v| ("value", v));
+                let all: Vec<_> = std::iter::once(("name", *name)).chain(value).collect();
+                out.empty("option", &all);
             }
         };
         self.element("section", &[("name", name)], |out| {
@@ -374,9 +467,18 @@ impl Xml {
             }
         });
     }
+
+    /// Options of a proxy, and its plugins.
+    fn proxy(&mut self, name: &str, options: &Settings, plugins: &[String]) {
+        let lines: Vec<_> = plugins.iter().map(|line| (line.as_str(), None)).collect();
+        self.section(name, options, &lines, Some("plugin"));
+    }
 }
 
-fn is_empty(s: &Sections) -> bool {
+/// An option by its name, and its value if it has one.
+type Line<'l> = (&'l str, Option<String>);
+
+fn is_empty(s: &Sections, form: Form) -> bool {
     let all = [
         &s.options,
         &s.disk,
@@ -385,7 +487,9 @@ fn is_empty(s: &Sections) -> bool {
         &s.handlers,
         &s.proxy,
     ];
-    all.iter().all(|s| s.is_empty()) && s.proxy_plugins.is_empty() && !s.stacked_timeouts
+    let promoted = form == Form::V84 && !s.become_primary_on.is_empty();
+    let more = promoted || s.stacked_timeouts || !s.proxy_plugins.is_empty();
+    !more && all.iter().all(|s| s.is_empty())
 }
 
 fn global_xml(g: &Global, out: &mut Xml) {
@@ -406,14 +510,19 @@ fn global_xml(g: &Global, out: &mut Xml) {
     });
 }
 
-fn sections_xml(s: &Sections, out: &mut Xml) {
+fn sections_xml(s: &Sections, form: Form, out: &mut Xml) {
     out.section("options", &s.options, &[], None);
     out.section("net", &s.net, &[], None);
     out.section("disk", &s.disk, &[], None);
-    let stacked = ["stacked-timeouts".to_owned()];
-    let stacked = &stacked[usize::from(!s.stacked_timeouts)..];
-    out.section("startup", &s.startup, stacked, None);
-    out.section("proxy", &s.proxy, &s.proxy_plugins, Some("plugin"));
+    let mut more = Vec::new();
+    if s.stacked_timeouts {
+        more.push(("stacked-timeouts", None));
+    }
+    if form == Form::V84 && !s.become_primary_on.is_empty() {
+        more.push(("become-primary-on", Some(s.become_primary_on.join(" "))));
+    }
+    out.section("startup", &s.startup, &more, None);
+    out.proxy("proxy", &s.proxy, &s.proxy_plugins);
     out.section("handlers", &s.handlers, &[], None);
 }
 
@@ -428,7 +537,7 @@ fn address_xml(name: &str, a: &Address, out: &mut Xml) {
     out.text(name, &[("family", &family), ("port", &port)], host);
 }
 
-fn host_xml(r: &Resource, h: &Host, out: &mut Xml) {
+fn host_xml(r: &Resource, h: &Host, form: Form, out: &mut Xml) {
     let names = h.names().join(" ");
     let attribute = match h.name {
         HostName::Floating => ("floating", "1"),
@@ -467,6 +576,9 @@ fn host_xml(r: &Resource, h: &Host, out: &mut Xml) {
         if let Some(a) = &h.address {
             address_xml("address", a, out);
         }
+        if let (Some(p), Form::V84) = (&h.proxy, form) {
+            proxy_xml(p, out);
+        }
     });
 }
 
@@ -501,12 +613,17 @@ fn end_xml(end: &Ends<'_>, out: &mut Xml) {
     let Some(a) = &end.address else { return };
     out.element("host", &[("name", &name)], |out| {
         address_xml("address", a, out);
-        let Some(proxy) = end.proxy() else { return };
-        let hosts = proxy.hosts.join(" ");
-        out.element("proxy", &[("hostname", &hosts)], |out| {
-            address_xml("inside", &proxy.inside, out);
-            address_xml("outside", &proxy.outside, out);
-            out.section("options", &proxy.options, &proxy.plugins, Some("plugin"));
-        });
+        if let Some(p) = end.proxy() {
+            proxy_xml(p, out);
+        }
+    });
+}
+
+fn proxy_xml(proxy: &Proxy, out: &mut Xml) {
+    let hosts = proxy.hosts.join(" ");
+    out.element("proxy", &[("hostname", &hosts)], |out| {
+        address_xml("inside", &proxy.inside, out);
+        address_xml("outside", &proxy.outside, out);
+        out.proxy("options", &proxy.options, &proxy.plugins);
     });
 }

@@ -1,6 +1,7 @@
 //! A resource as the operations that bring it up, or take it down.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use drbd_nl::{
@@ -8,6 +9,7 @@ use drbd_nl::{
     NodeId, Operation, OptionError, OptionInfo, PeerDeviceOptions, ResourceName, ResourceOptions,
     VolumeNumber,
 };
+use nix::net::if_::if_nametoindex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Family, MetaDisk, Setting, Settings};
@@ -96,6 +98,15 @@ pub(crate) fn meta_disk(meta: &MetaDisk) -> drbd_nl::MetaDisk {
     }
 }
 
+/// The number of an interface of this machine, which the address of one of its links goes by; it may
+/// stand there itself.
+fn scope(interface: &str) -> nix::Result<u32> {
+    match if_nametoindex(interface) {
+        Err(e) => interface.parse().map_err(|_| e),
+        found => found,
+    }
+}
+
 impl NodeView {
     /// Returns the steps that bring the resource up: objects, disks, then connections.
     ///
@@ -104,7 +115,8 @@ impl NodeView {
     ///
     /// # Errors
     /// `Ambiguous` if 8.4 is asked to connect to several peers; `Unsupported` if the dialect has
-    /// no place for a setting, or a node id is missing that DRBD 9 needs.
+    /// no place for a setting, a node id is missing that DRBD 9 needs, or an address names an
+    /// interface (`[fe80::1%eth0]`) that this machine does not have.
     pub fn up(&self, dialect: Dialect) -> Result<Vec<Step>> {
         self.adjust(None, dialect)
     }
@@ -328,10 +340,11 @@ impl NodeView {
             let text = format!("resource {}: {address}: {text}", self.resource);
             Error::plain(ErrorKind::Unsupported, "bad-address", text, None)
         };
-        if address.interface.is_some() {
-            return Err(unsupported(
-                "the interface has to be looked up on the node".into(),
-            ));
+        if let (Some(interface), SocketAddr::V6(mut socket)) = (&address.interface, address.socket)
+        {
+            let scope = scope(interface).map_err(|e| unsupported(e.to_string()))?;
+            socket.set_scope_id(scope);
+            return Ok(SocketAddr::V6(socket).into());
         }
         match address.family {
             Family::Ipv4 | Family::Ipv6 => Ok(address.socket.into()),

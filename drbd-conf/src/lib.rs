@@ -19,7 +19,7 @@
 //! The trap: a device's name is a matter of the node. The same volume may be `/dev/drbd1` here and
 //! `/dev/drbd2` on the peer; take it from the [`NodeView`] of the node it is used on.
 //!
-//! Not here: telling DRBD Proxy what to do; a view has what it would be told.
+//! Not here: talking to DRBD Proxy; a view says what it has to be told.
 
 #[cfg(feature = "drbd-nl")]
 mod adjust;

@@ -18,6 +18,7 @@ pub(crate) fn resources(resources: &[Resource]) -> Vec<Problem> {
         waiting(r, &mut out);
         two_primaries(r, &mut out);
         durability(r, &mut out);
+        proxy(r, &mut out);
     }
     disk_used_twice(resources, &mut out);
     meta_disk_used_twice(resources, &mut out);
@@ -255,6 +256,31 @@ fn two_primaries(r: &Resource, out: &mut Vec<Problem>) {
             Problem::warning(s.span, "two-primaries", text)
                 .remedy("allow-two-primaries no; or fencing resource-and-stonith;"),
         );
+    }
+}
+
+/// DRBD connects to a proxy, which somebody else has to tell what to do.
+fn proxy(r: &Resource, out: &mut Vec<Problem>) {
+    let of_hosts = r.hosts.iter().filter_map(|h| h.proxy.as_deref());
+    let ends = r.connections.iter().flat_map(|c| &c.paths).flatten();
+    let proxies = of_hosts.chain(ends.filter_map(|end| end.proxy.as_deref()));
+    let mut hosts: Vec<_> = proxies.flat_map(|p| &p.hosts).collect();
+    hosts.sort();
+    hosts.dedup();
+    if !hosts.is_empty() {
+        let hosts = hosts
+            .iter()
+            .map(|h| h.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let text = format!(
+            "resource {} goes through DRBD Proxy, which bringing it up does not configure",
+            r.name
+        );
+        out.push(Problem::warning(r.span, "proxy", text).remedy(format!(
+            "drbdadm proxy-up {} on {hosts}; DRBD connects to the inside address of its proxy",
+            r.name
+        )));
     }
 }
 

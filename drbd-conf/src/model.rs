@@ -45,6 +45,8 @@ pub struct Global {
     pub disable_ip_verification: bool,
     /// `udev-always-use-vnr`.
     pub udev_always_use_vnr: bool,
+    /// `cmd-timeout-short`, `-medium` and `-long`: seconds that drbdadm waits for other programs.
+    pub cmd_timeouts: [Option<u32>; 3],
 }
 
 /// A value of an option, checked.

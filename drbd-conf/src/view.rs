@@ -92,7 +92,7 @@ pub struct PeerView {
     /// Device and minor of each volume on the peer.
     pub volumes: Vec<(u32, u32, Arc<Path>)>,
     /// The proxies of each path that goes through DRBD Proxy, this side's first. They are told what
-    /// to do by `drbd-proxy-ctl`, not by the driver.
+    /// to do by `drbd-proxy-ctl`, not by the driver; see [`NodeView::proxy_up`].
     pub proxies: Vec<[Proxy; 2]>,
 }
 
@@ -127,6 +127,83 @@ impl NodeView {
             }
         }
     }
+}
+
+impl NodeView {
+    /// Returns what DRBD Proxy on `host` has to be told so that it carries the connections of this
+    /// node: the words after `drbd-proxy-ctl -c`, as `drbdadm proxy-up` gives them.
+    ///
+    /// The proxy is no part of the driver, and bringing a resource up does not tell it anything: DRBD
+    /// connects to it, and is not connected to the peer before both proxies were told. None if no
+    /// proxy of this node runs on `host`.
+    ///
+    /// # Errors
+    /// `Unsupported` if a connection has several paths, which the proxy cannot carry.
+    pub fn proxy_up(&self, host: &str) -> Result<Vec<String>> {
+        let mut commands = Vec::new();
+        for (name, at, [mine, theirs]) in self.proxies(host)? {
+            commands.push(format!(
+                "add connection {name} {} {} {} {}",
+                host_port(&mine.inside),
+                host_port(&theirs.outside),
+                host_port(&mine.outside),
+                host_port(at)
+            ));
+            let set = |s: &Setting| format!("set {} {name} {}", s.name, s.raw());
+            commands.extend(mine.options.iter().map(set));
+            if mine.plugins.is_empty() {
+                continue;
+            }
+            let lines = mine.plugins.iter().map(String::as_str).chain(["END"]);
+            let lines = lines.enumerate();
+            commands.extend(lines.map(|(n, line)| format!("set plugin {name} {n} {line}")));
+        }
+        Ok(commands)
+    }
+
+    /// Returns what DRBD Proxy on `host` has to be told to end what [`NodeView::proxy_up`] began
+    /// (`drbdadm proxy-down`).
+    ///
+    /// # Errors
+    /// As [`NodeView::proxy_up`].
+    pub fn proxy_down(&self, host: &str) -> Result<Vec<String>> {
+        let all = self.proxies(host)?.into_iter();
+        Ok(all
+            .map(|(name, ..)| format!("del connection {name}"))
+            .collect())
+    }
+
+    /// The connections that go through a proxy of this node on `host`: name, this node's end, proxies.
+    fn proxies(&self, host: &str) -> Result<Vec<(String, &Address, &[Proxy; 2])>> {
+        let mut all = Vec::new();
+        for peer in &self.peers {
+            let Some(pair @ [mine, theirs]) = peer.proxies.first() else {
+                continue;
+            };
+            if !mine.hosts.iter().any(|h| h == host) {
+                continue;
+            }
+            let [(at, _)] = &peer.paths[..] else {
+                let text = format!(
+                    "resource {}: the connection to {} has a proxy and {} paths; one is possible",
+                    self.resource,
+                    peer.name,
+                    peer.paths.len()
+                );
+                let code = "proxy";
+                return Err(Error::plain(ErrorKind::Unsupported, code, text, None));
+            };
+            let hosts = [theirs, mine].map(|p| p.hosts.join("_"));
+            all.push((format!("{}-{}", self.resource, hosts.join("-")), at, pair));
+        }
+        Ok(all)
+    }
+}
+
+/// An address in the proxy's words, which has no brackets.
+fn host_port(a: &Address) -> String {
+    let text = a.host_and_port();
+    text.replace(['[', ']'], "")
 }
 
 impl Resource {

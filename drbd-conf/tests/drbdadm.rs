@@ -1,238 +1,37 @@
-//! Ours against `drbdadm` of 8.4: what it would run, and what it reads.
+//! Ours against `drbdadm` of 8.4: what it would run, what it dumps, and what it reads.
 #![cfg(feature = "drbd-nl")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
+#[path = "common/dumped.rs"]
+mod dumped;
+#[path = "common/plain.rs"]
+mod plain;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-use common::Random;
-use drbd_conf::{Config, MetaDisk, Step};
-use drbd_nl::{Dialect, DiskOptions, NetOptions, Operation, OptionError, ResourceOptions};
+use common::{HANDLERS, Options, PROXY, Random, STARTUP, options, proxy, section};
+use drbd_nl::Dialect;
+use dumped::Oracle;
 
-fn drbdadm() -> Option<PathBuf> {
-    common::utils("DRBDADM84", "drbdadm-84")
-}
-
-fn run(drbdadm: &Path, file: &Path, node: &str, args: &[&str]) -> Output {
-    Command::new(drbdadm)
-        .env("__DRBD_NODE__", node)
-        .arg("-c")
-        .arg(file)
-        .arg("-d")
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// A step in a form that both sides can be brought into.
-#[derive(Debug, PartialEq)]
-enum Plain {
-    NewResource(String, ResourceOptions),
-    NewMinor(String, u32, u32),
-    ApplyAl(u32, String),
-    Attach(u32, String, String, Box<DiskOptions>),
-    Connect(String, String, String, Box<NetOptions>),
-    Other(String),
-}
-
-fn meta_words(disk: &Path, meta: &MetaDisk) -> String {
-    match meta {
-        MetaDisk::Internal => format!("{} internal", disk.display()),
-        MetaDisk::Flexible(path) => format!("{} flexible", path.display()),
-        MetaDisk::Indexed(path, i) => format!("{} {i}", path.display()),
-        other => panic!("{other}"),
-    }
-}
-
-fn ours(step: Step) -> Plain {
-    match step {
-        Step::ApplyActivityLog {
-            minor,
-            disk,
-            meta_disk,
-            ..
-        } => {
-            // drbdmeta is given the device with the metadata.
-            Plain::ApplyAl(minor, meta_words(&disk, &meta_disk))
-        }
-        Step::Drbd(Operation::NewResource {
-            resource, options, ..
-        }) => Plain::NewResource(resource.to_string(), options),
-        Step::Drbd(Operation::NewMinor {
-            resource,
-            volume,
-            minor,
-            ..
-        }) => Plain::NewMinor(resource.to_string(), minor.0, volume.0),
-        Step::Drbd(Operation::Attach {
-            minor,
-            backing_dev,
-            meta_disk,
-            options,
-        }) => {
-            let meta = match meta_disk {
-                drbd_nl::MetaDisk::Internal => MetaDisk::Internal,
-                drbd_nl::MetaDisk::Flexible(path) => MetaDisk::Flexible(path),
-                drbd_nl::MetaDisk::Indexed(path, i) => MetaDisk::Indexed(path, i),
-                other => panic!("{other:?}"),
-            };
-            let meta = meta_words(&backing_dev, &meta);
-            Plain::Attach(minor.0, backing_dev.display().to_string(), meta, options)
-        }
-        Step::Drbd(Operation::Connect {
-            connection,
-            options,
-            ..
-        }) => {
-            let ends = connection.addresses.unwrap();
-            Plain::Connect(
-                connection.resource.to_string(),
-                ends.local.to_string(),
-                ends.remote.to_string(),
-                options,
-            )
-        }
-        other => Plain::Other(other.to_string()),
-    }
-}
-
-/// Reads one line of a dry run.
-fn theirs(line: &str) -> Plain {
-    let words = common::words_of(line);
-    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let program = words.remove(0).rsplit('/').next().unwrap();
-    let (options, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with("--"));
-    fn collect<T: Default>(
-        options: &[&str],
-        set: impl Fn(&mut T, &str, &str) -> Result<(), OptionError>,
-    ) -> T {
-        let mut t = T::default();
-        for o in options {
-            let (name, value) = o[2..].split_once('=').unwrap();
-            set(&mut t, name, value).unwrap();
-        }
-        t
-    }
-    let n = |s: &str| s.parse::<u32>().unwrap();
-    match (program, &words[..]) {
-        ("drbdmeta", [minor, "v08", device, index, "apply-al"]) => {
-            let index = index
-                .strip_prefix("flex-external")
-                .map_or(*index, |_| "flexible");
-            Plain::ApplyAl(n(minor), format!("{device} {index}"))
-        }
-        (_, ["new-resource", name]) => {
-            Plain::NewResource((*name).into(), collect(&options, ResourceOptions::set))
-        }
-        (_, ["new-minor", name, minor, volume]) => {
-            Plain::NewMinor((*name).into(), n(minor), n(volume))
-        }
-        (_, ["attach", minor, disk, meta, index]) => Plain::Attach(
-            n(minor),
-            (*disk).into(),
-            format!("{meta} {index}"),
-            Box::new(collect(&options, DiskOptions::set)),
-        ),
-        (_, ["connect", name, a, b]) => Plain::Connect(
-            (*name).into(),
-            (*a).into(),
-            (*b).into(),
-            Box::new(collect(&options, NetOptions::set)),
-        ),
-        _ => Plain::Other(line.into()),
-    }
-}
-
-/// What `drbdadm up all` does on a node, by our expansion: first all objects, then all disks, then
-/// all connections.
-fn up_all(config: &Config, node: &str) -> Vec<Plain> {
-    let views: Vec<_> = config
-        .resources
-        .iter()
-        .map(|r| r.for_node(node).unwrap_or_else(|e| panic!("{node}: {e}")))
-        .collect();
-    let mut steps = Vec::new();
-    for v in &views {
-        steps.extend(v.create(Dialect::V84).unwrap_or_else(|e| panic!("{e}")));
-    }
-    for v in &views {
-        steps.extend(v.attach(Dialect::V84).unwrap_or_else(|e| panic!("{e}")));
-    }
-    for v in &views {
-        steps.extend(v.connect(Dialect::V84).unwrap_or_else(|e| panic!("{e}")));
-    }
-    steps.into_iter().map(ours).collect()
-}
-
-/// Compares expansion and dump on each node.
-fn compare(drbdadm: &Path, file: &Path, nodes: &[&str], about: &str) {
-    let config = Config::load(file).unwrap_or_else(|e| panic!("{about}\n{e}"));
-    for node in nodes {
-        let out = run(drbdadm, file, node, &["up", "all"]);
-        let text = String::from_utf8(out.stdout).unwrap();
-        let errors = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.success(), "{about}\ndrbdadm refused: {errors}");
-        let theirs: Vec<Plain> = text.lines().map(theirs).collect();
-        let ours = up_all(&config, node);
-        for (a, b) in ours.iter().zip(&theirs) {
-            assert_eq!(a, b, "{about}\non {node}; ours left, theirs right");
-        }
-        assert_eq!(
-            ours.len(),
-            theirs.len(),
-            "{about}\non {node}: {ours:#?}\n{text}"
-        );
-
-        // What drbdadm dumps, read by us, means the same.
-        let out = run(drbdadm, file, node, &["dump", "all"]);
-        assert!(
-            out.status.success(),
-            "{about}\n{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-        let dump = String::from_utf8(out.stdout).unwrap();
-        let again = Config::parse(&dump, "dump").unwrap_or_else(|e| panic!("{about}\n{dump}\n{e}"));
-        assert_eq!(up_all(&again, node), ours, "{about}\n{dump}");
-        for (a, b) in config.resources.iter().zip(&again.resources) {
-            let list = |s: &drbd_conf::Settings| -> BTreeMap<&str, String> {
-                s.iter().map(|s| (s.name, s.raw().to_owned())).collect()
-            };
-            assert_eq!(
-                list(&a.sections.handlers),
-                list(&b.sections.handlers),
-                "{about}"
-            );
-            assert_eq!(
-                list(&a.sections.startup),
-                list(&b.sections.startup),
-                "{about}"
-            );
-            assert_eq!(
-                a.sections.become_primary_on, b.sections.become_primary_on,
-                "{about}"
-            );
-        }
-    }
+fn drbdadm() -> Option<Oracle> {
+    common::utils("DRBDADM84", "drbdadm-84").map(|program| Oracle {
+        program,
+        dialect: Dialect::V84,
+    })
 }
 
 #[test]
 fn the_demos_configuration_is_brought_up_as_by_drbdadm() {
     let Some(drbdadm) = drbdadm() else { return };
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../story/seed/drbd.conf");
-    compare(
-        &drbdadm,
-        &seed.canonicalize().unwrap(),
-        &["node1", "node2"],
-        "seed",
-    );
+    let nodes = ["node1", "node2"];
+    let found = drbdadm.compare(&seed.canonicalize().unwrap(), &nodes);
+    let steps = found.expect("taken").unwrap_or_else(|e| panic!("{e}"));
+    assert!(steps > 10, "{steps}");
 }
-
-type Options = &'static [(&'static str, &'static [&'static str])];
 
 const DISK: Options = &[
     ("size", &["1G", "2048", "100M"]),
@@ -311,22 +110,6 @@ const RESOURCE: Options = &[
     ("on-no-data-accessible", &["io-error", "suspend-io"]),
 ];
 
-const STARTUP: Options = &[
-    ("wfc-timeout", &["0", "15"]),
-    ("degr-wfc-timeout", &["60"]),
-    ("outdated-wfc-timeout", &["2"]),
-    ("wait-after-sb", &["", "yes"]),
-];
-
-const HANDLERS: Options = &[
-    (
-        "fence-peer",
-        &["/bin/true", "\"/usr/lib/drbd/x.sh -a; echo b\""],
-    ),
-    ("split-brain", &["\"notify root\""]),
-    ("local-io-error", &["\"halt -f\""]),
-];
-
 const SYNCER: Options = &[
     ("rate", &["10M", "333"]),
     ("al-extents", &["257"]),
@@ -336,148 +119,167 @@ const SYNCER: Options = &[
     ("c-plan-ahead", &["7"]),
 ];
 
-/// Some options of a list, each at most once, with white space and comments in between.
-fn options(r: &mut Random, list: Options, one_in: u64) -> String {
-    let mut out = String::new();
-    for (name, values) in list {
-        if r.chance(one_in) {
-            let value = r.pick(values);
-            let gap = r.pick(&[" ", "\n\t", "  "]);
-            let end = r.pick(&["", " ", " # it's {so}\n"]);
-            let value = if value.is_empty() {
-                String::new()
-            } else {
-                format!("{gap}{value}")
-            };
-            let semicolon = if end.contains('#') {
-                format!(";{end}")
-            } else {
-                format!("{end};\n")
-            };
-            let _ = write!(out, "{name}{value}{semicolon}");
-        }
-    }
-    out
+/// What the second resource has to do with the first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    None,
+    Stacked,
+    After,
 }
 
-fn section(r: &mut Random, name: &str, list: Options, out: &mut String) {
+/// What `common` and a resource have alike.
+fn sections(r: &mut Random, syncer: bool, floating: bool, out: &mut String) {
+    // The old section must not name what another one names: the order would decide.
+    if syncer {
+        let _ = writeln!(out, "syncer {{ {} }}", options(r, SYNCER, 2));
+    } else {
+        section(r, "disk", &[DISK], 4, out);
+        section(r, "net", &[NET], 4, out);
+        section(r, "options", &[RESOURCE], 4, out);
+    }
     if r.chance(2) {
-        let _ = writeln!(out, "{name} {{ {} }}", options(r, list, 4));
+        let promoted = match floating {
+            true => "",
+            false => "become-primary-on alpha;",
+        };
+        let more = r.pick(&["", "stacked-timeouts;", promoted]);
+        let _ = writeln!(out, "startup {{ {} {more} }}", options(r, STARTUP, 4));
+    }
+    section(r, "handlers", &[&HANDLERS[..12]], 4, out);
+    if r.chance(4) {
+        let plugin = r.pick(&["", "plugin { zlib level 9; lzma contexts 4; }"]);
+        let _ = writeln!(out, "proxy {{ {} {plugin} }}", options(r, PROXY, 2));
     }
 }
 
 /// A configuration of a few resources on two nodes.
-fn generated(seed: u64) -> String {
-    let mut r = Random::new(seed);
-    let mut out = String::from("global { usage-count no; disable-ip-verification; }\n");
-    // The old section must not name what another one names: the order would decide.
-    let syncer_common = r.chance(4);
+fn generated(r: &mut Random) -> String {
+    let floating = r.chance(8);
+    let mut out = String::from("global { usage-count no; disable-ip-verification;");
+    out.push_str(r.pick(&[
+        " }\n",
+        "minor-count 5; }\n",
+        "dialog-refresh 3; }\n",
+        "cmd-timeout-short 7; cmd-timeout-medium 8; cmd-timeout-long 9; }\n",
+    ]));
     if r.chance(2) {
         out.push_str("common {\n");
-        if syncer_common {
-            let _ = writeln!(out, "syncer {{ {} }}", options(&mut r, SYNCER, 2));
-        } else {
-            section(&mut r, "disk", DISK, &mut out);
-            section(&mut r, "net", NET, &mut out);
-            section(&mut r, "options", RESOURCE, &mut out);
-        }
-        section(&mut r, "startup", STARTUP, &mut out);
-        section(&mut r, "handlers", HANDLERS, &mut out);
+        let syncer = r.chance(2);
+        sections(r, syncer, floating, &mut out);
         out.push_str("}\n");
     }
+    // The first one is what the second is stacked on, or waits for.
+    let relation = match r.below(10) {
+        _ if floating => Relation::None,
+        0 => Relation::Stacked,
+        1 => Relation::After,
+        _ => Relation::None,
+    };
+    let related = relation != Relation::None;
     let mut minor = [0u64, 0];
-    for n in 0..1 + r.below(3) {
+    let mut first = Vec::new();
+    for n in 0..1 + u64::from(related) + r.below(3) {
         if r.chance(6) {
             out.push_str("skip ignored { resource x { on } = }\n");
         }
+        let stacked = relation == Relation::Stacked && n == 1;
         let _ = writeln!(out, "resource \"res-{n}.x\" {{");
-        section(&mut r, "disk", DISK, &mut out);
-        section(&mut r, "net", NET, &mut out);
-        section(&mut r, "options", RESOURCE, &mut out);
-        section(&mut r, "startup", STARTUP, &mut out);
-        section(&mut r, "handlers", HANDLERS, &mut out);
-        let explicit = r.chance(2);
-        let volumes: Vec<u64> = if explicit {
-            (0..1 + r.below(3)).map(|v| v * 3).collect()
-        } else {
-            vec![0]
+        sections(r, false, floating, &mut out);
+        if relation == Relation::After && n == 1 {
+            let after = match first[..] {
+                [] => "res-0.x".to_owned(),
+                [.., v] => format!("res-0.x/{v}"),
+            };
+            let _ = writeln!(out, "syncer {{ after {after}; }}");
+        }
+        let numbers: Vec<u64> = match r.chance(2) {
+            _ if stacked => first.clone(),
+            true => (0..1 + r.below(3)).map(|v| v * 3).collect(),
+            false => Vec::new(),
         };
+        if n == 0 {
+            first.clone_from(&numbers);
+        }
+        let explicit = !numbers.is_empty();
+        let volumes = if explicit { numbers } else { vec![0] };
         // What is written once for both hosts, and what in each.
-        let same_minor = minor[0] == minor[1] && r.chance(2);
-        let shared_disk = r.chance(3);
+        let same_minor = !stacked && minor[0] == minor[1] && (n == 0 && related || r.chance(2));
+        let shared_disk = !stacked && r.chance(3);
+        let shared_meta = !stacked && r.chance(3);
         let meta = |r: &mut Random, v: u64| match r.below(4) {
             0 => format!("meta-disk /dev/meta{n}_{v};"),
             1 => format!("meta-disk /dev/meta[{}];", n * 10 + v),
             2 => format!("flexible-meta-disk /dev/flex{n}_{v};"),
             _ => "meta-disk internal;".into(),
         };
-        let shared_meta = r.chance(3);
         let device = |r: &mut Random, m: u64| match r.below(4) {
             0 => format!("device /dev/drbd{m} minor {m};"),
             1 => format!("device minor {m};"),
             2 => format!("device /dev/drbd_{n}_{m} minor {m};"),
             _ => format!("device /dev/drbd{m};"),
         };
-        let mut at_resource = BTreeMap::new();
+        let volume = |v: u64, items: &str, out: &mut String| {
+            let _ = match explicit {
+                _ if items.is_empty() => Ok(()),
+                true => writeln!(out, "volume {v} {{ {items} }}"),
+                false => writeln!(out, "{items}"),
+            };
+        };
         for (i, v) in volumes.iter().enumerate() {
             let mut items = String::new();
             if same_minor {
-                items.push_str(&device(&mut r, minor[0] + i as u64));
+                items.push_str(&device(r, minor[0] + i as u64));
             }
             if shared_disk {
                 let _ = write!(items, " disk /dev/disk{n}_{v};");
             }
             if shared_meta {
-                items.push_str(&meta(&mut r, *v));
+                items.push_str(&meta(r, *v));
             }
-            at_resource.insert(*v, items);
+            volume(*v, &items, &mut out);
         }
-        for (v, items) in &at_resource {
-            if items.is_empty() {
-                continue;
-            }
-            let _ = match explicit {
-                true => writeln!(out, "volume {v} {{ {items} }}"),
-                false => writeln!(out, "{items}"),
-            };
-        }
-        let ipv6 = r.chance(4);
-        let floating = r.chance(6);
+        let ipv6 = !floating && r.chance(4);
+        let prefix = r.pick(&["fd00::", "fe80::"]);
+        let scope = if prefix == "fe80::" { "%lo" } else { "" };
+        let proxies = !floating && r.chance(6);
         for host in 0..2usize {
             let port = 7000 + n;
             let address = match ipv6 {
-                true => format!("ipv6 [fd00::{}]:{port}", host + 1),
+                true => format!("ipv6 [{prefix}{}{scope}]:{port}", host + 1),
                 false => format!("{}10.0.0.{}:{port}", r.pick(&["", "ipv4 "]), host + 1),
             };
-            if floating && !ipv6 {
-                let _ = writeln!(out, "floating {address} {{");
-            } else {
-                let names = ["alpha", "beta"][host];
-                let more = if r.chance(4) {
-                    format!(" {names}-b")
-                } else {
-                    String::new()
-                };
-                let _ = writeln!(out, "on {names}{more} {{ address {address};");
-            }
+            let name = match (stacked, host) {
+                (true, 1) => "gamma",
+                _ => ["alpha", "beta"][host],
+            };
+            let below = stacked && host == 0;
+            let more = match r.chance(4) {
+                true => format!(" {name}-b"),
+                false => String::new(),
+            };
+            let _ = match floating {
+                true => writeln!(out, "floating {address} {{"),
+                false if below => writeln!(out, "stacked-on-top-of res-0.x {{ address {address};"),
+                false => writeln!(out, "on {name}{more} {{ address {address};"),
+            };
             for (i, v) in volumes.iter().enumerate() {
                 let mut items = String::new();
                 if !same_minor {
-                    items.push_str(&device(&mut r, minor[host] + i as u64));
+                    items.push_str(&device(r, minor[host] + i as u64));
                 }
-                if !shared_disk || r.chance(5) {
+                if !below && (!shared_disk || r.chance(5)) {
                     let _ = write!(items, " disk /dev/own{host}_{n}_{v};");
                 }
-                if !shared_meta {
-                    items.push_str(&meta(&mut r, *v));
+                if !below && !shared_meta {
+                    items.push_str(&meta(r, *v));
                 }
-                if explicit && r.chance(3) {
-                    let _ = write!(items, " disk {{ {} }}", options(&mut r, DISK, 6));
+                if explicit && !below && r.chance(3) {
+                    let _ = write!(items, " disk {{ {} }}", options(r, DISK, 6));
                 }
-                let _ = match explicit {
-                    true => writeln!(out, "volume {v} {{ {items} }}"),
-                    false => writeln!(out, "{items}"),
-                };
+                volume(*v, &items, &mut out);
+            }
+            if proxies {
+                let _ = writeln!(out, "{}", proxy(r, host + 1, port));
             }
             out.push_str("}\n");
         }
@@ -488,30 +290,36 @@ fn generated(seed: u64) -> String {
     out
 }
 
-#[test]
-fn generated_configurations_are_brought_up_as_by_drbdadm() {
+fn compare_generated(first: u64, count: u64) {
     let Some(drbdadm) = drbdadm() else { return };
-    let cases: u64 = std::env::var("DRBD_CONF_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(300);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("drbd.conf");
-    let mut steps = 0;
-    for seed in 1..=cases {
-        let text = generated(seed);
+    let (mut steps, mut stacked, mut after) = (0, 0, 0);
+    for seed in first..first + count {
+        let text = generated(&mut Random::new(seed));
         fs::write(&file, &text).unwrap();
-        // Floating hosts are known by their addresses; a node that has only some of the resources
-        // is not what is compared here.
-        let floating = text.contains("floating ");
-        let named = text.contains("\non ");
-        let nodes: &[&str] = match (floating, named) {
-            (true, true) => continue,
-            (true, false) => &["10.0.0.1", "10.0.0.2"],
-            _ => &["alpha", "beta"],
+        // Floating hosts are known by their addresses.
+        let nodes: &[&str] = match text.contains("floating ") {
+            true => &["10.0.0.1", "10.0.0.2"],
+            false => &["alpha", "beta", "gamma"],
         };
-        compare(&drbdadm, &file, nodes, &format!("seed {seed}\n{text}"));
-        steps += nodes.len();
+        let found = drbdadm.compare(&file, nodes).expect("taken");
+        steps += found.unwrap_or_else(|e| panic!("seed {seed}\n{text}\n{e}"));
+        stacked += u64::from(text.contains("stacked-on"));
+        after += u64::from(text.contains("after res-"));
     }
-    assert!(steps as u64 > cases, "the generator lost its variety");
+    println!("{count} configurations, {steps} steps, {stacked} stacked, {after} after another");
+    let some = count / 20;
+    assert!(steps as u64 > 10 * count && stacked > some && after > some);
+}
+
+#[test]
+fn generated_configurations_are_dumped_and_brought_up_as_by_drbdadm() {
+    compare_generated(1, common::cases(120));
+}
+
+#[test]
+#[ignore = "deep: more of the same"]
+fn deep_generated_configurations_are_dumped_and_brought_up_as_by_drbdadm() {
+    compare_generated(1000, common::cases(3000));
 }

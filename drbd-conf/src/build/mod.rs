@@ -17,7 +17,7 @@ use crate::model::{Config, Global, Resource, Sections, Settings, Shared, Volumes
 use crate::name::Name;
 use crate::source::{Sources, Span};
 use crate::syntax::{Reader, Statement};
-use words::{Checked, Seen, Words, bad_value, integer, unknown};
+use words::{Checked, Seen, Words, bad_value, integer, integer32, unknown};
 
 /// Includes nested more deeply than this are taken for a mistake.
 const INCLUDE_DEPTH_MAX: usize = 32;
@@ -280,6 +280,7 @@ impl Builder {
 
     fn global_item(&mut self, st: &Statement<'_>) -> Checked<()> {
         let mut w = Words::of(st);
+        let timeout = |w: &mut Words<'_, '_>| integer32(w.expect("a number")?, "timeout", u32::MAX);
         match st.keyword() {
             "disable-ip-verification" => self.global.disable_ip_verification = true,
             "udev-always-use-vnr" => self.global.udev_always_use_vnr = true,
@@ -297,9 +298,9 @@ impl Builder {
                 let value = w.expect("a number")?;
                 self.global.dialog_refresh = Some(integer(value, "dialog-refresh", 600)?);
             }
-            "cmd-timeout-short" | "cmd-timeout-medium" | "cmd-timeout-long" => {
-                integer(w.expect("a number")?, "timeout", u32::MAX.into())?;
-            }
+            "cmd-timeout-short" => self.global.cmd_timeouts[0] = Some(timeout(&mut w)?),
+            "cmd-timeout-medium" => self.global.cmd_timeouts[1] = Some(timeout(&mut w)?),
+            "cmd-timeout-long" => self.global.cmd_timeouts[2] = Some(timeout(&mut w)?),
             _ => {
                 return Err(unknown(
                     st,

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -92,4 +93,83 @@ pub(crate) fn words_of(line: &str) -> Vec<String> {
         }
     }
     words
+}
+
+/// Names of options, and values they take; an empty one is none.
+pub(crate) type Options = &'static [(&'static str, &'static [&'static str])];
+
+pub(crate) const STARTUP: Options = &[
+    ("wfc-timeout", &["0", "15"]),
+    ("degr-wfc-timeout", &["60"]),
+    ("outdated-wfc-timeout", &["2"]),
+    ("wait-after-sb", &["", "yes"]),
+];
+
+pub(crate) const HANDLERS: Options = &[
+    (
+        "fence-peer",
+        &["/bin/true", "\"/usr/lib/drbd/x.sh -a; echo b\""],
+    ),
+    ("unfence-peer", &["/bin/true"]),
+    ("split-brain", &["\"notify root\""]),
+    ("initial-split-brain", &["\"notify <root>\""]),
+    ("local-io-error", &["\"halt -f\""]),
+    ("pri-on-incon-degr", &["\"a\""]),
+    ("pri-lost-after-sb", &["\"b\""]),
+    ("pri-lost", &["\"c\""]),
+    ("before-resync-target", &["\"d\""]),
+    ("after-resync-target", &["\"e\""]),
+    ("before-resync-source", &["\"f\""]),
+    ("out-of-sync", &["\"g\""]),
+    ("quorum-lost", &["\"h\""]),
+    ("disconnected", &["\"i\""]),
+];
+
+/// Some options of a list, each at most once, with white space and comments in between.
+pub(crate) fn options(r: &mut Random, list: Options, one_in: u64) -> String {
+    let mut out = String::new();
+    for (name, values) in list {
+        if r.chance(one_in) {
+            let value = r.pick(values);
+            let gap = match value.is_empty() {
+                true => "",
+                false => r.pick(&[" ", "\n\t", "  "]),
+            };
+            let end = r.pick(&["; ", ";\n", " ; # it's {so}\n"]);
+            let _ = write!(out, "{name}{gap}{value}{end}");
+        }
+    }
+    out
+}
+
+/// A section, or none.
+pub(crate) fn section(
+    r: &mut Random,
+    name: &str,
+    lists: &[Options],
+    one_in: u64,
+    out: &mut String,
+) {
+    if r.chance(2) {
+        let all: String = lists.iter().map(|l| options(r, l, one_in)).collect();
+        let _ = writeln!(out, "{name} {{ {all} }}");
+    }
+}
+
+pub(crate) const PROXY: Options = &[
+    ("memlimit", &["100M"]),
+    ("read-loops", &["3"]),
+    ("bwlimit", &["10"]),
+    ("ping-timeout", &["5"]),
+];
+
+/// DRBD Proxy on the side of one of the hosts.
+pub(crate) fn proxy(r: &mut Random, host: usize, port: u64) -> String {
+    let options = match r.chance(2) {
+        true => format!("options {{ {} }}", options(r, PROXY, 2)),
+        false => String::new(),
+    };
+    format!(
+        "proxy on pxy{host} {{ inside 10.8.0.{host}:{port}; outside 10.9.0.{host}:{port}; {options} }}"
+    )
 }

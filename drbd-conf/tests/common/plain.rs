@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fmt::Write as _;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use drbd_conf::Step;
@@ -177,6 +178,15 @@ pub(crate) fn ours(step: Step, dialect: Dialect) -> Plain {
     }
 }
 
+/// What drbdsetup makes of an address with an interface, by the same call of the C library.
+fn resolved(word: &str) -> Option<String> {
+    let (ip, port) = word.strip_prefix("ipv6:[")?.split_once("]:")?;
+    let _ = ip.split_once('%')?;
+    let found = (ip, port.parse().unwrap()).to_socket_addrs().unwrap();
+    let found: Vec<SocketAddr> = found.collect();
+    Some(format!("ipv6:{}", found[0]))
+}
+
 /// Reads one line of a dry run.
 pub(crate) fn theirs(line: &str) -> Option<Plain> {
     fn collect<T: Default>(
@@ -194,7 +204,12 @@ pub(crate) fn theirs(line: &str) -> Option<Plain> {
         }
         t
     }
-    let words = words_of(line);
+    let mut words = words_of(line);
+    for word in &mut words {
+        if let Some(address) = resolved(word) {
+            *word = address;
+        }
+    }
     let program = words[0].rsplit('/').next().unwrap();
     let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
     let (options, words): (Vec<&str>, Vec<&str>) =
