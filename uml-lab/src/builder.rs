@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::Lab;
+use crate::packages;
 
 /// Describes a lab: its nodes, wires and packages. Made by [`Lab::builder`].
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub struct LabBuilder {
     pub(crate) boot_deadline: Duration,
     pub(crate) node_limit: Option<usize>,
     pub(crate) log_dir: Option<PathBuf>,
+    /// The root of nodes that name none, if it is not the host's.
+    pub(crate) root: Option<PathBuf>,
+    /// What such nodes see of the host.
+    pub(crate) sees: Vec<PathBuf>,
 }
 
 impl LabBuilder {
@@ -46,6 +51,10 @@ impl LabBuilder {
             boot_deadline: Duration::from_secs(90),
             node_limit: None,
             log_dir: path("LAB_LOG_DIR"),
+            root: path("LAB_ROOT"),
+            sees: std::env::var_os("LAB_SEE")
+                .map(|dirs| std::env::split_paths(&dirs).collect())
+                .unwrap_or_default(),
         }
     }
 
@@ -151,6 +160,24 @@ impl LabBuilder {
         self
     }
 
+    /// Makes a directory tree the root of the nodes that name none by
+    /// [`NodeBuilder::root`], and shows them directories of the host, in their
+    /// place and read-only. The packages of the lab have to be installed in the
+    /// tree. `/` stands for the host's own files, as they are without this.
+    /// Default: `LAB_ROOT`, and the directories in `LAB_SEE`, with colons
+    /// between them, if set: so a test suite runs on another distribution as it
+    /// is. `LAB_SEE` then names what its tests look for: the directory with the
+    /// programs, mostly.
+    pub fn root(
+        mut self,
+        tree: impl Into<PathBuf>,
+        sees: impl IntoIterator<Item = PathBuf>,
+    ) -> Self {
+        self.root = Some(tree.into());
+        self.sees = sees.into_iter().collect();
+        self
+    }
+
     /// Boots all nodes at the same time; returns when each is ready to run
     /// programs.
     ///
@@ -170,7 +197,8 @@ impl LabBuilder {
     /// None. As root, the kernels run without capabilities in a mount
     /// namespace where only their own directory is writable, which takes
     /// CAP_SYS_ADMIN.
-    pub fn start(self) -> Result<Lab> {
+    pub fn start(mut self) -> Result<Lab> {
+        self.give_roots()?;
         self.validate()?;
         Lab::start(self)
     }
@@ -194,6 +222,34 @@ impl LabBuilder {
             #[allow(clippy::panic, reason = "the documented way to fail a test")]
             Err(error) => panic!("start the lab: {error}"),
         }
+    }
+
+    /// Gives the nodes that name no root that of the lab.
+    fn give_roots(&mut self) -> Result<()> {
+        let foreign = |tree: &&PathBuf| tree.as_path() != Path::new("/");
+        let Some(tree) = self.root.as_ref().filter(foreign) else {
+            return Ok(());
+        };
+        let status = tree.join(packages::STATUS);
+        let lacking = self.packages.iter();
+        let lacking: Vec<_> = lacking
+            .filter(|name| !packages::installed_by(&status, name))
+            .map(String::as_str)
+            .collect();
+        if !lacking.is_empty() {
+            let what = format!("find the packages {} in the tree", lacking.join(", "));
+            return Err(Error::new(ErrorKind::Missing, what).detail(tree.display().to_string()));
+        }
+        for (_, node) in &mut self.nodes {
+            if node.root.is_none() {
+                node.root = Some(tree.clone());
+                let sees = self.sees.iter();
+                node.sees.extend(sees.map(|dir| (dir.clone(), dir.clone())));
+            }
+        }
+        // They are in the tree.
+        self.packages.clear();
+        Ok(())
     }
 
     fn validate(&self) -> Result<()> {

@@ -19,7 +19,8 @@ use std::process::{Command, Stdio};
 use crate::cache::{self, Cache, host_error};
 use crate::error::{Error, ErrorKind, Result};
 
-const STATUS: &str = "/var/lib/dpkg/status";
+/// dpkg's list of what is installed, from the root.
+pub(crate) const STATUS: &str = "var/lib/dpkg/status";
 
 fn missing(package: &str) -> Error {
     Error::new(ErrorKind::Missing, format!("get the package {package}"))
@@ -27,7 +28,12 @@ fn missing(package: &str) -> Error {
 
 /// Says whether the host has a package installed, without starting a process.
 pub(crate) fn installed(name: &str) -> bool {
-    let Ok(status) = fs::read_to_string(STATUS) else {
+    installed_by(&Path::new("/").join(STATUS), name)
+}
+
+/// The same, by another list.
+pub(crate) fn installed_by(status: &Path, name: &str) -> bool {
+    let Ok(status) = fs::read_to_string(status) else {
         return false;
     };
     let head = format!("Package: {name}");
@@ -85,7 +91,7 @@ pub(crate) fn layer(
 fn key(names: &[&str]) -> u64 {
     let mut hasher = DefaultHasher::new();
     names.hash(&mut hasher);
-    if let Ok(status) = fs::metadata(STATUS) {
+    if let Ok(status) = fs::metadata(Path::new("/").join(STATUS)) {
         (status.mtime(), status.mtime_nsec(), status.size()).hash(&mut hasher);
     }
     hasher.finish()

@@ -103,6 +103,38 @@ fn a_made_tree() {
     assert_eq!(cat("/var/lib/kept/x"), "kept");
 }
 
+/// A tree for every node that names none, as `LAB_ROOT` gives one: with what it has installed.
+#[test]
+fn a_tree_for_the_lab() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    make_tree(&tree, &["cat", "mkdir"]);
+    let seen = dir.path().join("seen");
+    fs::create_dir_all(&seen).unwrap();
+    fs::write(seen.join("file"), "of the host").unwrap();
+    let lab = || {
+        let lab = Lab::builder().name("root-of-all").packages(["something"]);
+        lab.root(&tree, [seen.clone()]).node("node1", |n| n)
+    };
+    let error = lab().start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Missing);
+    let text = error.to_string();
+    assert!(
+        text.contains("something") && text.contains(tree.to_str().unwrap()),
+        "{text}"
+    );
+    let status = "Package: something\nStatus: install ok installed\n";
+    fs::create_dir_all(tree.join("var/lib/dpkg")).unwrap();
+    fs::write(tree.join("var/lib/dpkg/status"), status).unwrap();
+    let Some(lab) = lab().start_for_test() else {
+        return;
+    };
+    let node = lab.node("node1");
+    let cat = |path: &str| node.run_ok(["cat", path]).unwrap().stdout_text();
+    assert_eq!(cat("/etc/os-release"), "ID=made\n");
+    assert_eq!(cat(seen.join("file").to_str().unwrap()), "of the host");
+}
+
 /// A Debian 13 as mmdebstrap makes it, on whatever the host is.
 #[test]
 #[ignore = "deep: fetches a distribution; needs root and mmdebstrap"]

@@ -32,6 +32,8 @@ pub(crate) fn utils(variable: &str, program: &str) -> Option<PathBuf> {
     }
     let lab = Lab::builder()
         .name("drbdadm")
+        // It is to run on this host.
+        .root("/", [])
         .packages(["drbd-utils"])
         .node("node1", |n| n)
         .start_for_test()?;

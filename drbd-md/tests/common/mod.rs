@@ -35,6 +35,8 @@ fn find_drbdmeta() -> Option<PathBuf> {
     }
     let lab = Lab::builder()
         .name("drbdmeta")
+        // It is to run on this host.
+        .root("/", [])
         .packages(["drbd-utils"])
         .node("node1", |n| n);
     let lab = lab.start_for_test()?;
