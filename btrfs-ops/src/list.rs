@@ -5,7 +5,6 @@
 //! each subvolume is asked for its children and opened. Which way is taken is
 //! decided by trying the first: user ids say nothing inside a user namespace.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -129,7 +128,7 @@ pub fn list(fs: impl AsFd, scope: Scope) -> Result<Listing> {
                 Scope::Below => subvolume::containing(fs)?,
                 Scope::Filesystem => SubvolId::TOP_LEVEL,
             };
-            resolve(fs, roots, top)
+            Ok(resolve(fs, roots, top))
         }
         Err(error) if error.kind() == ErrorKind::Permission => match scope {
             Scope::Below => walk(fs),
@@ -167,31 +166,6 @@ fn require_root(fs: BorrowedFd<'_>) -> Result<()> {
 
 // ---- by tree search -------------------------------------------------------
 
-/// What the tree of roots says about one subvolume.
-#[derive(Default)]
-struct Root {
-    item: Option<RootItem>,
-    at: Option<BackRef>,
-}
-
-#[derive(Default)]
-struct Roots {
-    /// By id.
-    roots: Vec<(SubvolId, Root)>,
-    pending: Vec<SubvolId>,
-}
-
-impl Roots {
-    /// The one with this id, which is that of the last item or a larger one.
-    fn of(&mut self, id: SubvolId) -> &mut Root {
-        if self.roots.last().is_none_or(|(last, _)| *last != id) {
-            self.roots.push((id, Root::default()));
-        }
-        let last = self.roots.len() - 1;
-        &mut self.roots[last].1
-    }
-}
-
 /// Calls `each` for the items of the tree of roots from `key` to the last of
 /// `max_objectid`, of any type.
 fn search_roots(
@@ -200,16 +174,55 @@ fn search_roots(
     max: Key,
     each: &mut dyn FnMut(Item<'_>) -> Option<()>,
 ) -> Result<()> {
-    search_tree(Request::List, fs, uapi::ROOT_TREE_OBJECTID, key, max, each)
+    let step = after_in_roots;
+    search_by(
+        Request::List,
+        fs,
+        uapi::ROOT_TREE_OBJECTID,
+        key,
+        max,
+        step,
+        each,
+    )
 }
 
-/// The same for any tree.
+/// Where the next item of interest can be: of others there may be as many as
+/// the subvolume has others nested in it.
+fn after_in_roots(last: Key) -> Option<Key> {
+    let wanted = uapi::ROOT_ITEM_KEY..=uapi::ROOT_BACKREF_KEY;
+    if wanted.contains(&last.kind) || last.objectid == uapi::ORPHAN_OBJECTID {
+        return last.next();
+    }
+    let objectid = match last.kind < uapi::ROOT_ITEM_KEY {
+        true => last.objectid,
+        false => last.objectid.checked_add(1)?,
+    };
+    Some(Key {
+        objectid,
+        kind: uapi::ROOT_ITEM_KEY,
+        offset: 0,
+    })
+}
+
+/// The same for all items of any tree.
 pub(crate) fn search_tree(
+    request: Request,
+    fs: BorrowedFd<'_>,
+    tree: u64,
+    key: Key,
+    max: Key,
+    each: &mut dyn FnMut(Item<'_>) -> Option<()>,
+) -> Result<()> {
+    search_by(request, fs, tree, key, max, Key::next, each)
+}
+
+fn search_by(
     request: Request,
     fs: BorrowedFd<'_>,
     tree: u64,
     mut key: Key,
     max: Key,
+    step: fn(Key) -> Option<Key>,
     each: &mut dyn FnMut(Item<'_>) -> Option<()>,
 ) -> Result<()> {
     let malformed = || {
@@ -239,15 +252,21 @@ pub(crate) fn search_tree(
             last = item.key;
             each(item).ok_or_else(malformed)?;
         }
-        match last.next() {
+        match step(last) {
             Some(next) if next <= max => key = next,
             _ => return Ok(()),
         }
     }
 }
 
+/// What one sweep over the tree of roots finds.
+struct Roots {
+    /// By id, without paths.
+    live: Vec<Listed>,
+    pending: Vec<SubvolId>,
+}
+
 fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
-    let mut found = Roots::default();
     let first = Key {
         objectid: uapi::FIRST_FREE_OBJECTID,
         kind: uapi::ROOT_ITEM_KEY,
@@ -258,16 +277,26 @@ fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
         kind: uapi::ROOT_BACKREF_KEY,
         offset: u64::MAX,
     };
-    // Bounds compare as tuples, so items of other types come along: the inodes
-    // of the old free space cache, and forward references.
+    let mut live = Vec::new();
+    // A subvolume's item comes right before its back reference. Bounds compare
+    // as tuples, so items of other types come along: the inodes of the old free
+    // space cache, and forward references.
+    let mut item_of = None;
     search_roots(fs, first, last, &mut |item| {
         let id = SubvolId::from_kernel(item.key.objectid);
         match item.key.kind {
-            uapi::ROOT_ITEM_KEY => {
-                found.of(id).item = Some(search::root_item(item.data)?);
-            }
+            uapi::ROOT_ITEM_KEY => item_of = Some((id, search::root_item(item.data)?)),
             uapi::ROOT_BACKREF_KEY => {
-                found.of(id).at = Some(search::back_ref(item.key, item.data)?);
+                let at = search::back_ref(item.key, item.data)?;
+                if let Some((of, root)) = item_of.take()
+                    && of == id
+                    && root.refs > 0
+                {
+                    live.push(Listed {
+                        path: PathBuf::new(),
+                        info: SubvolumeInfo::from_items(id, &root, at),
+                    });
+                }
             }
             _ => {}
         }
@@ -278,44 +307,28 @@ fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
         kind: uapi::ORPHAN_ITEM_KEY,
         offset,
     };
+    let mut pending = Vec::new();
     search_roots(fs, orphan(0), orphan(u64::MAX), &mut |item| {
-        found.pending.push(SubvolId::from_kernel(item.key.offset));
+        pending.push(SubvolId::from_kernel(item.key.offset));
         Some(())
     })?;
-    Ok(found)
+    Ok(Roots { live, pending })
 }
 
-/// Paths of directories inside one tree, each asked for once.
-#[derive(Default)]
-struct Directories {
-    /// The path of the tree.
-    prefix: PathBuf,
-    known: HashMap<u64, Result<PathBuf, Errno>>,
-}
-
-impl Directories {
-    fn below(prefix: PathBuf) -> Self {
-        Self {
-            prefix,
-            known: HashMap::new(),
-        }
+/// The path of a directory inside the tree that is at `prefix`.
+fn directory(
+    fs: BorrowedFd<'_>,
+    tree: SubvolId,
+    dir: u64,
+    prefix: &Path,
+) -> Result<PathBuf, Errno> {
+    if dir == uapi::FIRST_FREE_OBJECTID {
+        return Ok(prefix.to_owned());
     }
-
-    fn path(&mut self, fs: BorrowedFd<'_>, tree: SubvolId, dir: u64) -> Result<&Path, Errno> {
-        if dir == uapi::FIRST_FREE_OBJECTID {
-            return Ok(&self.prefix);
-        }
-        self.known
-            .entry(dir)
-            .or_insert_with(|| {
-                let mut bytes = uapi::ino_lookup(fs, tree.get(), dir)?;
-                // It ends in a slash.
-                bytes.pop_if(|last| *last == b'/');
-                Ok(join(&self.prefix, OsStr::from_bytes(&bytes)))
-            })
-            .as_deref()
-            .map_err(|errno| *errno)
-    }
+    let mut bytes = uapi::ino_lookup(fs, tree.get(), dir)?;
+    // It ends in a slash.
+    bytes.pop_if(|last| *last == b'/');
+    Ok(join(prefix, OsStr::from_bytes(&bytes)))
 }
 
 /// `Path::join` of a relative path, with one allocation.
@@ -331,63 +344,67 @@ fn join(directory: &Path, name: &OsStr) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Gives every subvolume below `top` its path.
-fn resolve(fs: BorrowedFd<'_>, found: Roots, top: SubvolId) -> Result<Listing> {
-    let mut roots = found.roots;
-    let mut children: HashMap<SubvolId, Vec<usize>> = HashMap::new();
-    for (i, (_, root)) in roots.iter().enumerate() {
-        let alive = root.item.as_ref().is_some_and(|item| item.refs > 0);
-        if let (Some(at), true) = (&root.at, alive) {
-            children.entry(at.parent).or_default().push(i);
-        }
-    }
-    let mut subvolumes = Vec::with_capacity(roots.len());
-    let mut unreachable = Vec::new();
+/// Gives every subvolume below `top` its path, and drops the others.
+fn resolve(fs: BorrowedFd<'_>, found: Roots, top: SubvolId) -> Listing {
+    let Roots { mut live, pending } = found;
+    // By parent and directory: each directory is asked for once. They mostly
+    // come in this order, in which sorting costs next to nothing.
+    let place = |(at, found): (usize, &Listed)| (found.info.parent, found.info.dir_id, at);
+    let mut places: Vec<_> = live.iter().enumerate().map(place).collect();
+    places.sort_unstable();
+    let mut children: Vec<_> = places.chunk_by(|a, b| a.0 == b.0).collect();
+    let parents: Vec<_> = children.iter().map(|group| group[0].0).collect();
+    let (mut unreachable, mut reached) = (Vec::new(), 0);
     // From the top down: a parent's path is known before it is needed, and a
-    // loop in a broken tree is not reached at all.
+    // loop in a broken tree is not reached at all, or gone through once.
     let mut open = vec![(top, PathBuf::new())];
     while let Some((parent, prefix)) = open.pop() {
-        let mut directories = Directories::below(prefix);
-        for i in children.remove(&parent).unwrap_or_default() {
-            let (id, root) = (roots[i].0, std::mem::take(&mut roots[i].1));
-            let Root {
-                item: Some(item),
-                at: Some(at),
-            } = root
-            else {
-                continue;
-            };
-            match directories.path(fs, parent, at.dir_id) {
+        let Ok(at) = parents.binary_search(&Some(parent)) else {
+            continue;
+        };
+        for group in std::mem::take(&mut children[at]).chunk_by(|a, b| a.1 == b.1) {
+            match directory(fs, parent, group[0].1, &prefix) {
                 Ok(directory) => {
-                    let path = join(directory, &at.name);
-                    if children.contains_key(&id) {
-                        open.push((id, path.clone()));
+                    reached += group.len();
+                    for &(_, _, at) in group {
+                        let Listed { path, info } = &mut live[at];
+                        *path = join(&directory, &info.name);
+                        if parents.binary_search(&Some(info.id)).is_ok() {
+                            open.push((info.id, path.clone()));
+                        }
                     }
-                    let info = SubvolumeInfo::from_items(id, &item, at);
-                    subvolumes.push(Listed { path, info });
                 }
                 // Deleted since the sweep.
                 Err(Errno::ENOENT) => {}
-                Err(errno) => {
+                Err(errno) => unreachable.extend(group.iter().map(|&(_, _, at)| {
+                    let id = live[at].info.id;
                     let shown = format!("{} of {}", id_target(id), target(fs));
-                    let error = Error::ioctl(Request::List, shown, fs, errno);
-                    unreachable.push(Unreachable {
+                    Unreachable {
                         id,
                         parent,
                         path: None,
-                        error,
-                    });
-                }
+                        error: Error::ioctl(Request::List, shown, fs, errno),
+                    }
+                })),
             }
         }
     }
-    subvolumes.sort_unstable_by_key(|listed| listed.info.id);
-    Ok(Listing {
-        subvolumes,
+    if reached < live.len() {
+        live.retain(|listed| !listed.path.as_os_str().is_empty());
+    }
+    Listing {
+        subvolumes: live,
         unreachable,
-        pending_deletion: Some(found.pending),
+        pending_deletion: Some(pending),
         method: Method::TreeSearch,
-    })
+    }
+}
+
+/// What the tree of roots says about one subvolume.
+#[derive(Default)]
+struct Root {
+    item: Option<RootItem>,
+    at: Option<BackRef>,
 }
 
 /// The items of one subvolume.
@@ -507,8 +524,8 @@ pub(crate) fn path_of_id(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<Path
         let Some(link) = search_one(fs, at)?.at else {
             return Ok(None);
         };
-        let directory = match Directories::default().path(fs, link.parent, link.dir_id) {
-            Ok(directory) => directory.to_owned(),
+        let directory = match directory(fs, link.parent, link.dir_id, Path::new("")) {
+            Ok(directory) => directory,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(wrap(errno)),
         };
@@ -664,4 +681,33 @@ fn open_child(
             }
         });
     Ok((path, opened))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_goes_past_what_is_no_subvolumes_state() {
+        let key = |objectid, kind, offset| Key {
+            objectid,
+            kind,
+            offset,
+        };
+        let after = |objectid, kind, offset| after_in_roots(key(objectid, kind, offset));
+        let item = uapi::ROOT_ITEM_KEY;
+        assert_eq!(after(256, item, 0), Some(key(256, item, 1)));
+        let back = uapi::ROOT_BACKREF_KEY;
+        assert_eq!(after(256, back, 5), Some(key(256, back, 6)));
+        assert_eq!(after(256, back, u64::MAX), Some(key(256, back + 1, 0)));
+        // A forward reference, and an inode of the old free space cache.
+        assert_eq!(after(256, 156, 300), Some(key(257, item, 0)));
+        assert_eq!(after(300, 1, 0), Some(key(300, item, 0)));
+        let orphan = (uapi::ORPHAN_OBJECTID, uapi::ORPHAN_ITEM_KEY);
+        assert_eq!(
+            after(orphan.0, orphan.1, 7),
+            Some(key(orphan.0, orphan.1, 8))
+        );
+        assert_eq!(after(u64::MAX, 255, 0), None);
+    }
 }

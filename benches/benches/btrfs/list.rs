@@ -24,8 +24,9 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
     println!("list of {count} subvolumes in {} directories", count / 100);
     // All of the file system: only that is the same question to all.
     let expected = raw::list(top.as_fd())?.len();
-    let [ours, tree, floor, progs, start] = alternate(
-        scale.samples,
+    let [ours, tree, floor, searches, progs, start] = alternate(
+        // Each is short.
+        scale.samples * 3,
         [
             ("list", &mut || {
                 assert_eq!(list(&top, Scope::Filesystem)?.subvolumes.len(), expected);
@@ -38,6 +39,9 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
             ("TREE_SEARCH_V2, INO_LOOKUP a directory", &mut || {
                 assert_eq!(raw::list(top.as_fd())?.len(), expected);
                 Ok(())
+            }),
+            ("TREE_SEARCH_V2 alone, nothing decoded", &mut || {
+                Ok(raw::sweep(top.as_fd(), |_, _, _, _| ())?)
             }),
             ("btrfs subvolume list", &mut || {
                 quiet("btrfs", &[&"subvolume", &"list", &dir])
@@ -55,6 +59,11 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
         "btrfs subvolume list, times ours",
         progs.times(ours),
         "at least 5",
+    );
+    aim(
+        "btrfs subvolume list, times the searches alone",
+        progs.times(searches),
+        "",
     );
     let less_start = Took {
         wall: progs.wall - start.wall,

@@ -86,12 +86,15 @@ pub(crate) fn info(fd: BorrowedFd<'_>) -> nix::Result<u64> {
     Ok(argument[0])
 }
 
-/// Ids and paths: one sweep over the tree of roots, and one lookup for each
-/// directory that holds subvolumes.
-pub(crate) fn list(fs: BorrowedFd<'_>) -> nix::Result<Vec<(u64, Vec<u8>)>> {
+/// Calls `each` with type, id, offset and content of the items of subvolumes: one
+/// sweep over the tree of roots, past the forward references, of which a parent
+/// has as many as children.
+pub(crate) fn sweep(
+    fs: BorrowedFd<'_>,
+    mut each: impl FnMut(u64, u64, u64, &[u8]),
+) -> nix::Result<()> {
     const HEAD: usize = 14;
     let mut buffer = vec![0; HEAD + (64 << 10) / 8];
-    let mut found = Vec::new();
     let (mut objectid, mut kind, mut offset) = (256, 132, 0);
     loop {
         buffer[..HEAD].copy_from_slice(&[
@@ -113,7 +116,7 @@ pub(crate) fn list(fs: BorrowedFd<'_>) -> nix::Result<Vec<(u64, Vec<u8>)>> {
         ioctl(fs, TREE_SEARCH_V2, &mut buffer)?;
         let items = buffer[8] & 0xffff_ffff;
         if items == 0 {
-            break;
+            return Ok(());
         }
         let all = bytes(&buffer[HEAD..]);
         let mut at = 0;
@@ -121,15 +124,26 @@ pub(crate) fn list(fs: BorrowedFd<'_>) -> nix::Result<Vec<(u64, Vec<u8>)>> {
             (objectid, offset) = (word(all, at + 8), word(all, at + 16));
             kind = half(all, at + 24) as u64;
             let length = half(all, at + 28);
-            let item = &all[at + 32..at + 32 + length];
-            if kind == 144 {
-                let (directory, length) = (word(item, 0), half(item, 16) & 0xffff);
-                found.push((objectid, offset, directory, item[18..18 + length].to_vec()));
-            }
+            each(kind, objectid, offset, &all[at + 32..at + 32 + length]);
             at += 32 + length;
         }
-        offset += 1;
+        match kind > 144 {
+            true => (objectid, kind, offset) = (objectid + 1, 132, 0),
+            false => offset += 1,
+        }
     }
+}
+
+/// Ids and paths: the sweep, and one lookup for each directory that holds
+/// subvolumes.
+pub(crate) fn list(fs: BorrowedFd<'_>) -> nix::Result<Vec<(u64, Vec<u8>)>> {
+    let mut found = Vec::new();
+    sweep(fs, |kind, id, parent, item| {
+        if kind == 144 {
+            let (directory, length) = (word(item, 0), half(item, 16) & 0xffff);
+            found.push((id, parent, directory, item[18..18 + length].to_vec()));
+        }
+    })?;
     // The ids of parents are smaller here.
     let mut paths: HashMap<u64, Vec<u8>> = HashMap::from([(5, Vec::new())]);
     let mut directories = HashMap::new();
