@@ -7,7 +7,6 @@ use std::io::Read;
 use std::path::Path;
 
 use btrfs_ops::stream::{Command, Version, Writer};
-use btrfs_ops::{Generation, Uuid};
 use drbd_md::{CreateOptions, Target};
 use ha_failover::ledger::{Current, Ledger, OwnerRecord, Tombstone};
 use protocol::Message;
@@ -15,6 +14,8 @@ use serde_json::Value;
 
 #[path = "../../uml-lab/src/protocol.rs"]
 mod protocol;
+#[path = "../../btrfs-ops/tests/lab/samples.rs"]
+mod samples;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -148,54 +149,11 @@ fn metadata() -> Result<()> {
 }
 
 fn stream() -> Result<()> {
-    let path = Path::new("dir/file");
-    let uuid = |n| Uuid::from_bytes([n; 16]);
     for version in [Version::V1, Version::V2] {
-        let mut commands = vec![
-            Command::Snapshot {
-                path: Path::new("s"),
-                uuid: uuid(1),
-                ctransid: Generation(7),
-                clone_uuid: uuid(2),
-                clone_ctransid: Generation(6),
-            },
-            Command::Mkfile { path, ino: 257 },
-            Command::SetXattr {
-                path,
-                name: "user.x".as_ref(),
-                value: b"\0value",
-            },
-            Command::Write {
-                path,
-                offset: 4096,
-                data: &[7; 100],
-            },
-            Command::Clone {
-                path,
-                offset: 0,
-                len: 4096,
-                clone_uuid: uuid(4),
-                clone_ctransid: Generation(5),
-                clone_path: Path::new("source"),
-                clone_offset: 8192,
-            },
-            Command::Chmod { path, mode: 0o755 },
-            Command::Truncate { path, size: 1 },
-        ];
-        if version == Version::V2 {
-            commands.push(Command::EncodedWrite {
-                path,
-                offset: 4096,
-                unencoded_file_len: 8192,
-                unencoded_len: 16384,
-                unencoded_offset: 4096,
-                compression: 2,
-                encryption: 0,
-                data: &[9; 200],
-            });
-        }
         let mut writer = Writer::new(Vec::new(), version)?;
-        for command in &commands {
+        // The one that is long is as all others.
+        let short = |command: &Command<'_>| !matches!(command, Command::Write { data, .. } if data.len() > 1000);
+        for command in samples::all(version).iter().filter(|c| short(c)) {
             writer.put(command)?;
         }
         put("btrfs_ops_stream", &writer.finish()?)?;
