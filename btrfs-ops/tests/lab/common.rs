@@ -18,6 +18,9 @@ pub(crate) const SECOND: &str = "/dev/ubdb";
 pub(crate) const THIRD: &str = "/dev/ubdc";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Which chains are made, such as `106..112`; not the usual ones.
+pub(crate) const SEEDS: &str = "BTRFS_SEEDS";
+
 /// Boots a node with these disks and runs these tests of this program there,
 /// one after the other.
 pub(crate) fn run_on_node(lab: &str, disks: &[&str], tests: &[&str]) {
@@ -41,7 +44,10 @@ fn run_within(deadline: Duration, lab: &str, disks: &[&str], tests: &[&str]) {
     let run = |test: &&str| {
         let began = Instant::now();
         let error = node
-            .run_test_with(test, |command| command.deadline(deadline))
+            .run_test_with(test, |command| {
+                let seeds = std::env::var(SEEDS).unwrap_or_default();
+                command.env(SEEDS, seeds).deadline(deadline)
+            })
             .err();
         eprintln!("{test}: {:.1} s", began.elapsed().as_secs_f64());
         error

@@ -211,8 +211,12 @@ fn chains_equal_btrfs_receive() {
 #[test]
 #[ignore = "runs inside a node"]
 fn long_chains_equal_btrfs_receive() {
-    let seeds = std::env::var("BTRFS_SEEDS").map_or(6, |seeds| seeds.parse().unwrap());
-    for seed in 100..100 + seeds {
+    let seeds = std::env::var(common::SEEDS).unwrap_or_default();
+    let seeds = match seeds.split_once("..") {
+        Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
+        None => 100..106,
+    };
+    for seed in seeds {
         let started = Instant::now();
         chain(seed, 20, 60);
         eprintln!("seed {seed}: {:.0} s", started.elapsed().as_secs_f64());
