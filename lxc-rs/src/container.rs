@@ -17,6 +17,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::runner::{Call, Helper, Next};
 use crate::state::{Outcome, State, Unknown};
 use crate::sys::Object;
+use crate::tree;
 use crate::wire::{Edit, Event, Failure, Reply, Verb};
 
 /// A defined container of an [`LxcPath`].
@@ -474,6 +475,12 @@ impl Container {
     ///
     /// [`ErrorKind::AlreadyRunning`] if it is not stopped,
     /// [`ErrorKind::HasSnapshots`], [`ErrorKind::Refused`].
+    ///
+    /// # Privileges
+    ///
+    /// Root, or the user who created it; that user needs the file system
+    /// mounted with `user_subvol_rm_allowed`, and is told so by
+    /// [`ErrorKind::NoPermission`].
     pub fn destroy(self, deadline: Duration) -> Result<Outcome> {
         self.simple("destroy", Verb::Destroy, deadline)
     }
@@ -513,10 +520,7 @@ impl Container {
             return error;
         }
         let findings: Vec<(ErrorKind, String)> = match error.call() {
-            "destroy" => rootfs::has_snapshots(&self.dir())
-                .then(|| (ErrorKind::HasSnapshots, "it has snapshots".to_owned()))
-                .into_iter()
-                .collect(),
+            "destroy" => self.keeps().into_iter().collect(),
             _ => config::unmet_needs(self),
         };
         let mut error = error;
@@ -527,6 +531,19 @@ impl Container {
             error.add_detail(detail);
         }
         error
+    }
+
+    /// What keeps the container from being destroyed.
+    fn keeps(&self) -> Option<(ErrorKind, String)> {
+        if rootfs::has_snapshots(&self.dir()) {
+            return Some((ErrorKind::HasSnapshots, "it has snapshots".to_owned()));
+        }
+        let rootfs = self.rootfs().ok()??;
+        (tree::ordinary_user() && rootfs.is_subvolume()).then(|| {
+            let detail = "who is not root deletes subvolumes only where the file system is \
+                mounted with user_subvol_rm_allowed";
+            (ErrorKind::NoPermission, detail.to_owned())
+        })
     }
 
     pub(crate) fn error(

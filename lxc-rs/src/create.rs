@@ -11,6 +11,7 @@ use crate::config;
 use crate::container::{Container, Ended, Nothing, broken, ended, exists, outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::idmap::IdMap;
+use crate::log::{LogLevel, LogLine};
 use crate::partial;
 use crate::path::{ContainerName, LxcPath};
 use crate::rootfs;
@@ -18,7 +19,7 @@ use crate::runner::{Call, Next};
 use crate::state::Outcome;
 use crate::sys::Object;
 use crate::tree;
-use crate::wire::{Edit, Event, Reply, Verb};
+use crate::wire::{Edit, Event, Filled, Owner, Reply, Verb};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Populate<'a> = Box<dyn FnOnce(&Path) -> std::result::Result<(), BoxError> + 'a>;
@@ -105,11 +106,18 @@ impl Container {
     /// [`ErrorKind::NotBtrfs`]; [`ErrorKind::AlreadyDefined`] if anything has
     /// that name; [`ErrorKind::ConfigRejected`]; [`ErrorKind::Populate`] with
     /// the cause as its source; [`ErrorKind::Unsupported`] for a root file
-    /// system of one's own. After an error nothing is left.
+    /// system of one's own; [`ErrorKind::NotMapped`] for a user who is not root
+    /// without `lxc.idmap`. After an error nothing is left.
     ///
     /// # Privileges
     ///
-    /// Root.
+    /// Root; or a user with ids in `/etc/subuid` and `/etc/subgid` that the
+    /// configuration maps by `lxc.idmap`, and the programs `newuidmap`,
+    /// `newgidmap` (package uidmap) and `lxc-usernsexec`, which liblxc runs. What
+    /// such a user puts into the root file system becomes that of the root
+    /// inside; a tree keeps its owners. Users inside have to be let through to
+    /// the lxcpath (`chmod a+x` on the way). Destroying it needs the mount option
+    /// `user_subvol_rm_allowed`, and limits a cgroup that was given to the user.
     pub fn create(
         lxcpath: &LxcPath,
         spec: CreateSpec<'_>,
@@ -133,6 +141,7 @@ impl Container {
             let detail = "the lxcpath is not on a Btrfs file system, so there can be no subvolume";
             return Err(call.error(ErrorKind::NotBtrfs, detail));
         }
+        let ordinary = tree::ordinary_user();
         partial::refuse("create", lxcpath, &name)?;
         let dir = lxcpath.container_dir(&name);
         if exists(&dir) {
@@ -157,12 +166,15 @@ impl Container {
             }
             if key == "lxc.idmap" {
                 // Asked for here and written later: with it liblxc would create
-                // the container as those who stand for its users.
+                // the container as those who stand for its users, which only
+                // those have to bear who are not root.
                 if !accepts(lxcpath, c"lxc.idmap", value) {
                     let detail = format!("liblxc rejects lxc.idmap = {}", value.display());
                     return Err(call.error(ErrorKind::ConfigRejected, detail));
                 }
-                continue;
+                if !ordinary {
+                    continue;
+                }
             }
             call.edits.push(set(key, value));
         }
@@ -175,22 +187,28 @@ impl Container {
             let detail = format!("{} is not a directory to copy", source.display());
             return Err(call.error(ErrorKind::InvalidInput, detail));
         }
-        let fill = |rootfs: &Path| -> std::result::Result<(), BoxError> {
+        if ordinary && map.is_empty() {
+            let detail =
+                "who is not root needs lxc.idmap, with ids that /etc/subuid and /etc/subgid give";
+            return Err(call.error(ErrorKind::NotMapped, detail));
+        }
+        let fill = |rootfs: &Path| -> std::result::Result<Vec<Owner>, BoxError> {
+            let mut owners = Vec::new();
             if let Some(source) = &tree {
-                tree::copy(source, rootfs)?;
+                owners = tree::copy(source, rootfs)?;
             }
             if let Some(populate) = populate {
                 populate(rootfs)?;
             }
-            if !map.is_empty() {
+            if !ordinary && !map.is_empty() {
                 tree::shift(rootfs, &map)?;
             }
-            Ok(())
+            Ok(owners)
         };
         let created = conduct(&call, fill);
         let result = created.and_then(|outcome| match outcome {
             Outcome::Done(Configured(mut text)) => {
-                for (_, value) in ids() {
+                for (_, value) in ids().filter(|_| !ordinary) {
                     text.extend([b"lxc.idmap = ", value.as_bytes(), b"\n"].concat());
                 }
                 // Without the comments about a template nobody chose, and on disk.
@@ -205,12 +223,27 @@ impl Container {
             Outcome::Unknown(unknown) => Ok(Outcome::Unknown(unknown)),
         });
         result.map_err(|mut error| {
+            // liblxc leaves it where it cannot give it to the root inside.
+            let _ = fs::remove_dir(&dir);
+            if let Some(why) = ordinary.then(|| without_ids(&error)).flatten() {
+                error.add_detail(&why);
+            }
             if exists(&dir) && error.kind() != ErrorKind::AlreadyDefined {
                 error.add_detail(&format!("{} is left behind", dir.display()));
             }
             error
         })
     }
+}
+
+/// What liblxc only warns of, and then fails for want of.
+fn without_ids(error: &Error) -> Option<String> {
+    let programs = ["newuidmap", "newgidmap"];
+    let missing = |line: &&LogLine| {
+        line.level == LogLevel::Warn && programs.iter().any(|name| line.message.starts_with(name))
+    };
+    let missing = error.log().iter().find(missing)?;
+    Some(format!("{} (package uidmap)", missing.message))
 }
 
 /// The configuration as liblxc wrote it before the "template" ran.
@@ -235,7 +268,7 @@ fn accepts(lxcpath: &LxcPath, key: &CStr, value: &OsStr) -> bool {
 /// Runs the creation; when liblxc has made the subvolume, fills it.
 fn conduct(
     call: &Call<'_>,
-    fill: impl FnOnce(&Path) -> std::result::Result<(), BoxError>,
+    fill: impl FnOnce(&Path) -> std::result::Result<Vec<Owner>, BoxError>,
 ) -> Result<Outcome<Configured>> {
     let mut helper = call.begin(None)?;
     let rootfs = match helper.next(&[]) {
@@ -244,7 +277,7 @@ fn conduct(
         Err(error) => return Err(broken(call, helper, error)),
     };
     let filled = prepare(call, &rootfs).and_then(|text| {
-        fill(&rootfs).map_err(|cause| {
+        let owners = fill(&rootfs).map_err(|cause| {
             let detail = format!("filling the root file system failed: {cause}");
             call.error(ErrorKind::Populate, detail).because(cause)
         })?;
@@ -252,13 +285,19 @@ fn conduct(
             call.error(ErrorKind::Io, "flushing the root file system failed")
                 .os(error)
         })?;
-        Ok(text)
+        Ok((text, owners))
     });
     let late = helper.is_late();
-    let go_on = filled.is_ok() && !late;
+    let (filled, answer) = match filled {
+        Ok((text, owners)) => {
+            let go_on = !late;
+            (Ok(text), Filled { go_on, owners })
+        }
+        Err(error) => (Err(error), Filled::default()),
+    };
     // Whichever way, liblxc now needs time of its own to finish or take back.
     helper.extend();
-    let last = match helper.go_on(go_on).and_then(|()| helper.next(&[])) {
+    let last = match helper.filled(&answer).and_then(|()| helper.next(&[])) {
         Ok(last) => last,
         Err(error) => return Err(broken(call, helper, error)),
     };

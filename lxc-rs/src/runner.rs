@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::LogLine;
 use crate::os::{pidfd_open, pidfd_send_signal, without_sigpipe};
 use crate::path::{ContainerName, LxcPath};
-use crate::wire::{self, Edit, Event, Request, Verb};
+use crate::wire::{self, Edit, Event, Filled, Request, Verb};
 
 /// The compiled helper program.
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lxc-rs-helper"));
@@ -208,8 +208,12 @@ impl Helper {
     }
 
     /// Answers [`Event::Populate`].
-    pub(crate) fn go_on(&mut self, yes: bool) -> io::Result<()> {
-        without_sigpipe(|| self.socket.write_all(&[u8::from(yes)]))
+    pub(crate) fn filled(&mut self, filled: &Filled) -> io::Result<()> {
+        // It may be long, and is read at once.
+        self.socket.set_nonblocking(false)?;
+        self.socket.set_write_timeout(Some(UNDO))?;
+        without_sigpipe(|| wire::send(&mut self.socket, &filled.encode()))?;
+        self.socket.set_nonblocking(true)
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -14,6 +14,7 @@ use crate::partial;
 use crate::path::ContainerName;
 use crate::rootfs::Rootfs;
 use crate::state::Outcome;
+use crate::tree;
 use crate::wire::{Reply, Restore, Verb};
 
 /// How a snapshot is taken.
@@ -162,7 +163,7 @@ impl Container {
     ///
     /// # Privileges
     ///
-    /// Root.
+    /// Root: Btrfs lets others take snapshots of their own subvolumes only.
     #[doc(alias = "snapshot_restore")]
     pub fn restore_snapshot(
         &self,
@@ -182,6 +183,11 @@ impl Container {
         if !snapshot.is_subvolume() {
             let detail = format!("{} is no subvolume", from.path.display());
             return Err(self.error(CALL, ErrorKind::WrongDriver, detail));
+        }
+        if tree::ordinary_user() {
+            let detail = "it takes a snapshot of a subvolume that belongs to somebody inside, \
+                which only root may: make a new container of it, by restore_snapshot_as";
+            return Err(self.error(CALL, ErrorKind::NoPermission, detail));
         }
         let nested = rootfs
             .nested_subvolumes()

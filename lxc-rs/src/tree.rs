@@ -16,30 +16,47 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
+use nix::unistd::{getegid, geteuid};
 
 use crate::idmap::IdMap;
+use crate::wire::Owner;
 
 /// Copies what is in `from` into the existing directory `to`. Does not follow
 /// symbolic links and does not cross into other file systems mounted below.
-pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// Who may not give files away gets back whose they are to be: those of root
+/// and of the caller are not listed.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<Vec<Owner>> {
     let top = fs::metadata(from)?;
     let mut copy = Copy {
+        to,
         device: top.dev(),
         linked: HashMap::new(),
+        gives: !ordinary_user(),
+        owners: Vec::new(),
     };
     copy.children(from, to)?;
-    attributes(from, to, &top)
+    copy.attributes(from, to, &top)?;
+    Ok(copy.owners)
 }
 
-struct Copy {
+/// Whether the caller is not root. liblxc asks this very question.
+pub(crate) fn ordinary_user() -> bool {
+    !geteuid().is_root()
+}
+
+struct Copy<'a> {
+    to: &'a Path,
     /// Btrfs subvolumes below have device numbers of their own; they are
     /// skipped like mounts, as a snapshot of the original would skip them.
     device: u64,
     /// Copies of files with several names, by inode.
     linked: HashMap<u64, PathBuf>,
+    gives: bool,
+    owners: Vec<Owner>,
 }
 
-impl Copy {
+impl Copy<'_> {
     fn children(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         for entry in fs::read_dir(from).map_err(at(from))? {
             let entry = entry.map_err(at(from))?;
@@ -57,11 +74,15 @@ impl Copy {
             if meta.dev() == self.device {
                 self.children(from, to)?;
             }
-            return attributes(from, to, &meta);
+            return self.attributes(from, to, &meta);
         }
         if meta.nlink() > 1 {
             if let Some(first) = self.linked.get(&meta.ino()) {
-                return fs::hard_link(first, to);
+                fs::hard_link(first, to)?;
+                if !self.gives {
+                    self.remember(to, &meta);
+                }
+                return Ok(());
             }
             self.linked.insert(meta.ino(), to.to_owned());
         }
@@ -81,7 +102,50 @@ impl Copy {
             };
             mknod(to, node, Mode::S_IRUSR, meta.rdev())?;
         }
-        attributes(from, to, &meta)
+        self.attributes(from, to, &meta)
+    }
+
+    /// Whose a file is to be that the caller cannot give away. The caller's own
+    /// are root's inside, as all of root's.
+    fn remember(&mut self, to: &Path, meta: &Metadata) {
+        let unless = |id, own| if id == own { 0 } else { id };
+        let user = unless(meta.uid(), geteuid().as_raw());
+        let group = unless(meta.gid(), getegid().as_raw());
+        if (user, group) != (0, 0) {
+            let below = to.strip_prefix(self.to).unwrap_or(to);
+            self.owners.push(Owner {
+                path: below.as_os_str().as_bytes().to_vec(),
+                user,
+                group,
+            });
+        }
+    }
+
+    /// Owner, mode, extended attributes and times, in the order in which they do
+    /// not undo each other.
+    fn attributes(&mut self, from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
+        if self.gives {
+            lchown(to, Some(meta.uid()), Some(meta.gid()))?;
+        } else {
+            self.remember(to, meta);
+        }
+        extended(from, to)?;
+        if !meta.file_type().is_symlink() {
+            fs::set_permissions(to, meta.permissions())?;
+        }
+        let time = |seconds, nanos| TimeSpec::new(seconds, nanos);
+        let (read, written) = (
+            time(meta.atime(), meta.atime_nsec()),
+            time(meta.mtime(), meta.mtime_nsec()),
+        );
+        utimensat(
+            nix::fcntl::AT_FDCWD,
+            to,
+            &read,
+            &written,
+            UtimensatFlags::NoFollowSymlink,
+        )?;
+        Ok(())
     }
 }
 
@@ -97,29 +161,6 @@ fn content(from: &Path, to: &Path) -> io::Result<()> {
     if shared != 0 {
         io::copy(&mut source, &mut target)?;
     }
-    Ok(())
-}
-
-/// Owner, mode, extended attributes and times, in the order in which they do
-/// not undo each other.
-fn attributes(from: &Path, to: &Path, meta: &Metadata) -> io::Result<()> {
-    lchown(to, Some(meta.uid()), Some(meta.gid()))?;
-    extended(from, to)?;
-    if !meta.file_type().is_symlink() {
-        fs::set_permissions(to, meta.permissions())?;
-    }
-    let time = |seconds, nanos| TimeSpec::new(seconds, nanos);
-    let (read, written) = (
-        time(meta.atime(), meta.atime_nsec()),
-        time(meta.mtime(), meta.mtime_nsec()),
-    );
-    utimensat(
-        nix::fcntl::AT_FDCWD,
-        to,
-        &read,
-        &written,
-        UtimensatFlags::NoFollowSymlink,
-    )?;
     Ok(())
 }
 

@@ -263,6 +263,27 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// What the library answers to [`Event::Populate`].
+    Filled {
+        /// Whether to go on; else everything is taken back.
+        go_on: bool,
+        /// Files that are not to belong to the root inside; used where liblxc
+        /// runs the template among the ids of the container.
+        owners: Vec<Owner>,
+    }
+}
+
+wire_struct! {
+    /// To whom a file of a new root file system is to belong inside.
+    Owner {
+        /// Below the root file system.
+        path: Bytes,
+        user: u32,
+        group: u32,
+    }
+}
+
+wire_struct! {
     /// A mount inside a running container.
     Mount {
         source: Option<Bytes>,
@@ -289,8 +310,8 @@ wire_enum! {
         /// liblxc and the container are loaded: what takes time from now on is
         /// the call itself.
         0 Ready,
-        /// `create` made the (empty) root file system; the helper waits for one
-        /// byte: 1 to go on, anything else to undo.
+        /// `create` made the (empty) root file system; the helper waits for a
+        /// [`Filled`].
         1 Populate { rootfs: Bytes },
         /// The attached command runs; from now on each byte is a signal for it.
         2 Attached { pid: i32 },
@@ -343,6 +364,16 @@ wire_enum! {
 }
 
 impl Request {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        decode(bytes)
+    }
+}
+
+impl Filled {
     pub(crate) fn encode(&self) -> Vec<u8> {
         encode(self)
     }
@@ -491,6 +522,14 @@ mod tests {
             list: vec![b"eth0".to_vec(), Vec::new()],
         });
         survives(&Failure::Call { code: -1 });
+        survives(&Filled {
+            go_on: true,
+            owners: vec![Owner {
+                path: b"etc/shadow".to_vec(),
+                user: 0,
+                group: 42,
+            }],
+        });
     }
 
     #[test]

@@ -203,11 +203,11 @@ impl Container {
 
     /// Makes the container's directory and a Btrfs subvolume in it, and runs
     /// this very program to have it filled.
-    pub(crate) fn create(&self) -> bool {
+    pub(crate) fn create(&self, itself: &CStr) -> bool {
         // SAFETY: plain pointers and numbers, for which zero means "not given".
         let mut specs: sys::bdev_specs = unsafe { std::mem::zeroed() };
         let quiet = sys::LXC_CREATE_QUIET as i32;
-        let (itself, store) = (c"/proc/self/exe".as_ptr(), c"btrfs".as_ptr());
+        let (itself, store) = (itself.as_ptr(), c"btrfs".as_ptr());
         call!(self.0, create(itself, store, &mut specs, quiet, ptr::null()) else false)
     }
 

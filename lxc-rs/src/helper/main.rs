@@ -23,17 +23,20 @@ mod os;
 mod restore;
 #[path = "../sys/mod.rs"]
 mod sys;
+mod template;
 mod traces;
 #[path = "../wire.rs"]
 mod wire;
 
 use std::ffi::{CString, OsStr};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use container::Container;
+use template::Template;
 use traces::{Traces, has_child, lives, parent};
 use wire::{Event, Failure, Reply, Request, Verb};
 
@@ -41,13 +44,8 @@ use wire::{Event, Failure, Reply, Request, Verb};
 const POLL: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    if let Some(rootfs) = std::env::args_os().find_map(|argument| {
-        argument
-            .as_bytes()
-            .strip_prefix(b"--rootfs=")
-            .map(<[u8]>::to_vec)
-    }) {
-        return template(rootfs);
+    if let Some(template) = Template::from_arguments() {
+        return template.run();
     }
     os::close_on_exec_from(3);
     let mut socket = os::socket();
@@ -65,21 +63,6 @@ fn main() -> ExitCode {
     match say(&mut socket, &Event::Done { reply }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// The second role: liblxc has made the root file system and runs us to fill
-/// it. The library does that, over the socket we inherited; if it says no, or
-/// is not there any more, liblxc takes everything back.
-fn template(rootfs: Vec<u8>) -> ExitCode {
-    let mut socket = os::socket();
-    let mut answer = [0];
-    let told = say(&mut socket, &Event::Populate { rootfs });
-    let heard = told.and_then(|()| std::io::Read::read_exact(&mut socket, &mut answer));
-    if heard.is_ok() && answer == [1] {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     }
 }
 
@@ -333,9 +316,14 @@ fn wait(container: &Container, ends: Instant, mut reached: impl FnMut(&[u8]) -> 
 }
 
 fn create(container: &Container) -> Result<Reply, Failure> {
-    // The template program inherits the socket.
-    os::keep_on_exec(wire::SOCKET);
-    yes(container.create())
+    // The template program inherits the socket and the log, and this program,
+    // which may be executed by another one: /proc/self/exe would be that.
+    let itself = std::fs::File::open("/proc/self/exe").map_err(internal)?;
+    for inherited in [wire::SOCKET, wire::LOG, itself.as_raw_fd()] {
+        os::keep_on_exec(inherited);
+    }
+    let itself = c_string(format!("/proc/self/fd/{}", itself.as_raw_fd()).as_bytes())?;
+    yes(container.create(&itself))
 }
 
 fn running(container: &Container, verb: fn(&Container) -> bool) -> Result<Reply, Failure> {

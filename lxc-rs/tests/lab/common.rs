@@ -26,7 +26,7 @@ pub(crate) const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcach
 pub(crate) fn in_node(tests: &[&str], defaults: &[(&str, &str)]) {
     let lab = Lab::builder()
         .name("lxc-rs")
-        .packages(["attr", "btrfs-progs", "busybox-static", "lxc"])
+        .packages(["attr", "btrfs-progs", "busybox-static", "lxc", "uidmap"])
         .node("node1", |node| node.disk("512M").memory("512M"))
         .start_for_test();
     if let Some(lab) = lab {

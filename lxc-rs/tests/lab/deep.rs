@@ -218,7 +218,7 @@ fn debian_13(dir: &Path) -> PathBuf {
         return tree.into();
     }
     let tree = dir.join("debian");
-    let packages = "attr,btrfs-progs,busybox-static,iproute2,kmod,lxc,systemd-sysv";
+    let packages = "attr,btrfs-progs,busybox-static,iproute2,kmod,lxc,systemd-sysv,uidmap";
     let made = Command::new("mmdebstrap")
         .args(["--quiet", "--variant=minbase"])
         .arg(format!("--include={packages}"))

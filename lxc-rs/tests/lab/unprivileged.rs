@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -205,4 +206,198 @@ fn refusals(store: &LxcPath) {
         "{error}"
     );
     m1.destroy(LONG).unwrap().done().unwrap();
+}
+
+/// Somebody who is not root, and has a directory and ids of their own.
+const KEEPER: u32 = 1000;
+
+/// Sets up what the administrator has to, and lets a program of that user do
+/// the rest.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_by_a_user() {
+    let place = store("keeper");
+    let (runtime, cgroup) = ("/run/user/1000", "/sys/fs/cgroup/keeper");
+    let append = |file: &str, line: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if !text.contains(line) {
+            fs::write(file, text + line + "\n").unwrap();
+        }
+    };
+    append("/etc/passwd", "keeper:x:1000:1000::/run/user/1000:/bin/sh");
+    append("/etc/group", "keeper:x:1000:");
+    for ids in ["/etc/subuid", "/etc/subgid"] {
+        fs::write(ids, "keeper:100000:65536\n").unwrap();
+    }
+    // Who unpacked the packages of a node may have been nobody special.
+    for program in ["/usr/bin/newuidmap", "/usr/bin/newgidmap"] {
+        lchown(program, Some(0), Some(0)).unwrap();
+        fs::set_permissions(program, fs::Permissions::from_mode(0o4755)).unwrap();
+    }
+    fs::create_dir_all(runtime).unwrap();
+    fs::create_dir_all(cgroup).unwrap();
+    // With the controllers that other tests have turned on come more files.
+    let delegated = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap();
+    for file in [""].into_iter().chain(delegated.lines()) {
+        let file = Path::new(cgroup).join(file);
+        if file.exists() {
+            lchown(file, Some(KEEPER), Some(KEEPER)).unwrap();
+        }
+    }
+    for dir in [Path::new(runtime), place.as_path()] {
+        lchown(dir, Some(KEEPER), Some(KEEPER)).unwrap();
+    }
+    let remount = |option: &str| {
+        let option = format!("remount,{option}");
+        let mounted = mounted();
+        let mounted = mounted.to_str().unwrap();
+        assert_eq!(oracle("mount", &["-o", &option, mounted]), "");
+    };
+    let own = std::process::id().to_string();
+    let as_keeper = |test: &str, path: &str| {
+        let ran = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--include-ignored", "--nocapture"])
+            .env("LXC_RS_STORE", place.as_path())
+            .env("HOME", runtime)
+            .env("PATH", path)
+            .env("XDG_RUNTIME_DIR", runtime)
+            .uid(KEEPER)
+            .gid(KEEPER)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        let wrong = String::from_utf8_lossy(&ran.stderr);
+        println!("{said}{wrong}");
+        assert!(ran.status.success() && said.contains("1 passed"), "{test}");
+    };
+    // A tree as it comes from a distribution: of root, and of others.
+    let image = Path::new("/srv/images/keeper");
+    let _ = fs::remove_dir_all(image);
+    fs::create_dir_all(image).unwrap();
+    furnish_simply(image).unwrap();
+    let root = image.join("root");
+    lchown(root.join("seven"), Some(7), Some(8)).unwrap();
+    lchown(root.join("own"), Some(KEEPER), Some(KEEPER)).unwrap();
+
+    let usual = "/usr/sbin:/usr/bin:/sbin:/bin";
+    as_keeper("unprivileged::inner_keeper_without_programs", "/nowhere");
+    as_keeper("unprivileged::inner_keeper_refused", usual);
+    let _ = fs::remove_dir_all(place.as_path().join("m1"));
+    fs::write(format!("{cgroup}/cgroup.procs"), &own).unwrap();
+    remount("user_subvol_rm_allowed");
+    as_keeper("unprivileged::inner_keeper", usual);
+    fs::write("/sys/fs/cgroup/cgroup.procs", &own).unwrap();
+}
+
+/// Files that show owners: one that sets the user, one of two names.
+fn furnish_simply(rootfs: &Path) -> std::io::Result<()> {
+    minimal(rootfs)?;
+    let root = rootfs.join("root");
+    for file in ["su", "seven", "own"] {
+        fs::copy("/bin/busybox", root.join(file))?;
+    }
+    fs::hard_link(root.join("seven"), root.join("second"))?;
+    fs::set_permissions(root.join("su"), fs::Permissions::from_mode(0o4755))
+}
+
+/// Without what the administrator has to set up, each is said by name.
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_keeper_refused() {
+    let store = LxcPath::new(std::env::var_os("LXC_RS_STORE").unwrap()).unwrap();
+    let error = |spec| Container::create(&store, spec, LONG).unwrap_err();
+    let bad = error(spec(&name("m1")));
+    assert_eq!(bad.kind(), ErrorKind::NotMapped, "{bad}");
+    assert!(bad.to_string().contains("/etc/subuid"), "{bad}");
+    let ids = ["u 0 300000 65536", "g 0 300000 65536"];
+    let others = ids.iter().fold(spec(&name("m1")), |spec, ids| {
+        spec.config("lxc.idmap", *ids)
+    });
+    let bad = error(others);
+    let why = "uid range [0-1) -> [300000-300001) not allowed";
+    assert!(bad.to_string().contains(why), "{bad}");
+    assert_eq!(fs::read_dir(store.as_path()).unwrap().count(), 0);
+    let m1 = Container::create(&store, mapped("m1"), LONG);
+    let bad = m1.unwrap().done().unwrap().destroy(LONG).unwrap_err();
+    assert_eq!(bad.kind(), ErrorKind::NoPermission, "{bad}");
+    assert!(bad.to_string().contains("user_subvol_rm_allowed"), "{bad}");
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_keeper_without_programs() {
+    let store = LxcPath::new(std::env::var_os("LXC_RS_STORE").unwrap()).unwrap();
+    let bad = Container::create(&store, mapped("m1"), LONG).unwrap_err();
+    assert!(
+        bad.to_string().contains("newuidmap binary is missing"),
+        "{bad}"
+    );
+    assert_eq!(fs::read_dir(store.as_path()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_keeper() {
+    assert_eq!(nix::unistd::geteuid().as_raw(), KEEPER);
+    let store = LxcPath::new(std::env::var_os("LXC_RS_STORE").unwrap()).unwrap();
+    let owner = |container: &Container, file: &str| {
+        let meta = fs::symlink_metadata(container.dir().join("rootfs/root").join(file)).unwrap();
+        (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+    };
+    let root = (100_000, 100_000, 0o755);
+    let tree = mapped("m2").tree("/srv/images/keeper");
+    let tree = tree.populate(|_: &Path| std::io::Result::Ok(()));
+    let m2 = Container::create(&store, tree, LONG);
+    let m2 = m2.unwrap().done().unwrap();
+    for file in ["seven", "second"] {
+        assert_eq!(owner(&m2, file), (100_007, 100_008, 0o755));
+    }
+    assert_eq!(owner(&m2, "own"), root);
+    assert_eq!(owner(&m2, "su"), (100_000, 100_000, 0o4755));
+    m2.destroy(LONG).unwrap().done().unwrap();
+
+    let made = Container::create(&store, mapped("m1").populate(furnish_simply), LONG);
+    let m1 = made.unwrap().done().unwrap();
+    assert_eq!(owner(&m1, "seven"), root);
+    assert_eq!(m1.config_list("lxc.idmap").unwrap(), IDS);
+    let rootfs = m1.rootfs().unwrap().unwrap();
+    assert!(rootfs.is_subvolume() && !rootfs.loses_btrfs());
+    start(&m1);
+    let init = m1.init_pid().unwrap().unwrap();
+    assert_eq!(
+        fs::metadata(format!("/proc/{init}")).unwrap().uid(),
+        100_000
+    );
+    assert_eq!(
+        sh(
+            &m1,
+            "id -u; echo x >/tmp/made; busybox stat -c %u /tmp/made"
+        ),
+        "0\n0"
+    );
+    let made = fs::metadata(rootfs.path.join("tmp/made")).unwrap();
+    assert_eq!(made.uid(), 100_000);
+    let cgroup = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
+    assert!(cgroup.contains("/keeper/lxc.payload.m1"), "{cgroup}");
+    m1.freeze(LONG).unwrap().done().unwrap();
+    assert_eq!(m1.state().unwrap(), State::Frozen);
+    m1.unfreeze(LONG).unwrap().done().unwrap();
+    stop(&m1);
+    let snapshot = m1.snapshot(&SnapshotOptions::new(), LONG);
+    assert!(snapshot.unwrap().done().unwrap().is_subvolume());
+    let m3 = m1.clone_to(name("m3"), &CloneOptions::new(), LONG);
+    let m3 = m3.unwrap().done().unwrap();
+    assert_eq!(owner(&m3, "seven"), root);
+    m3.destroy(LONG).unwrap().done().unwrap();
+    let m4 = m1.rename(name("m4"), LONG).unwrap().done().unwrap();
+    let plain = RestoreOptions::new();
+    let bad = m4.restore_snapshot("snap0", &plain, LONG).unwrap_err();
+    assert_eq!(bad.kind(), ErrorKind::NoPermission, "{bad}");
+    let options = CloneOptions::new();
+    let m5 = m4.restore_snapshot_as("snap0", name("m5"), &options, LONG);
+    let m5 = m5.unwrap().done().unwrap();
+    assert_eq!(owner(&m5, "seven"), root);
+    m5.destroy(LONG).unwrap().done().unwrap();
+    m4.destroy_with_snapshots(LONG).unwrap().done().unwrap();
+    assert_eq!(fs::read_dir(store.as_path()).unwrap().count(), 0);
 }
