@@ -7,18 +7,20 @@
 
 #![allow(
     unsafe_code,
-    reason = "setsockopt of SOL_NETLINK, which nix does not cover"
+    reason = "setsockopt of SOL_NETLINK, and recvmmsg into memory that stays as it is: nix covers neither"
 )]
 
 use crate::dialect::Release;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
-    recvmsg, send, setsockopt, socket, sockopt,
+    send, setsockopt, socket, sockopt,
 };
-use std::fmt::Debug;
-use std::io::{self, IoSliceMut};
+use std::fmt::{self, Debug};
+use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::time::{Duration, Instant};
 
 /// A datagram that was received.
@@ -43,21 +45,42 @@ pub enum Received {
 
 /// A moment up to which to wait.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(Option<Instant>);
+pub struct Deadline(Limit);
+
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// Not at all. To know that takes no look at the clock, which is a system
+    /// call where there is no vDSO.
+    Passed,
+    At(Instant),
+    Never,
+}
 
 impl Deadline {
+    /// One that has passed: for a look at what is there.
+    pub const PASSED: Self = Self(Limit::Passed);
+
     /// This long from now; a time too far to be represented is no limit.
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
-        Self(Instant::now().checked_add(timeout))
+        if timeout.is_zero() {
+            return Self::PASSED;
+        }
+        Self(
+            Instant::now()
+                .checked_add(timeout)
+                .map_or(Limit::Never, Limit::At),
+        )
     }
 
     /// The time left; zero when it has passed.
     #[must_use]
     pub fn left(&self) -> Duration {
-        self.0.map_or(Duration::MAX, |at| {
-            at.saturating_duration_since(Instant::now())
-        })
+        match self.0 {
+            Limit::Passed => Duration::ZERO,
+            Limit::At(at) => at.saturating_duration_since(Instant::now()),
+            Limit::Never => Duration::MAX,
+        }
     }
 
     /// Whether it has passed.
@@ -113,6 +136,19 @@ pub trait Connector: Debug {
     /// What the system call said.
     fn open(&self) -> io::Result<Self::Transport>;
 
+    /// Opens one that has joined these groups, to read: the kernel need not
+    /// explain itself on it.
+    ///
+    /// # Errors
+    /// What the system call said.
+    fn open_member(&self, groups: &[u32]) -> io::Result<Self::Transport> {
+        let mut transport = self.open()?;
+        for &group in groups {
+            transport.join(group)?;
+        }
+        Ok(transport)
+    }
+
     /// The release of the DRBD module behind it, where that can be known.
     fn release(&self) -> Option<Release> {
         None
@@ -127,7 +163,22 @@ impl Connector for Kernel {
     type Transport = Socket;
 
     fn open(&self) -> io::Result<Socket> {
-        Socket::open()
+        let socket = Socket::open(0)?;
+        // Texts with errors, and errors without the request's copy: kernels
+        // before 4.12 have neither, and answer without.
+        let _ = socket.set(libc::NETLINK_EXT_ACK, 1);
+        let _ = socket.set(libc::NETLINK_CAP_ACK, 1);
+        Ok(socket)
+    }
+
+    fn open_member(&self, groups: &[u32]) -> io::Result<Socket> {
+        // The first 32 are joined by the call that binds the socket.
+        let bit = |group: u32| 1u32.checked_shl(group.wrapping_sub(1)).unwrap_or(0);
+        let mut socket = Socket::open(groups.iter().fold(0, |bits, &group| bits | bit(group)))?;
+        for &group in groups.iter().filter(|&&group| bit(group) == 0) {
+            socket.join(group)?;
+        }
+        Ok(socket)
     }
 
     fn release(&self) -> Option<Release> {
@@ -140,31 +191,119 @@ impl Connector for Kernel {
 pub struct Socket {
     fd: OwnedFd,
     port: u32,
-    /// Where datagrams arrive. Made once: to clear it costs more than to receive.
-    space: Box<[u8]>,
+    batch: Batch,
 }
 
-/// More than the kernel ever puts into one datagram of a dump
-/// (`NLMSG_GOODSIZE` is at most 8 KiB; 32 KiB is the limit of its dumps).
-const BUFFER: usize = 64 * 1024;
+/// Datagrams that one system call received: a dump of DRBD has a datagram for
+/// each object.
+struct Batch {
+    /// `ROOM` bytes for each datagram. Allocated once, and not cleared.
+    space: Box<[MaybeUninit<u8>]>,
+    /// Sender and length of each.
+    arrived: [(u32, usize); BATCH],
+    /// The next one to hand out.
+    next: usize,
+    count: usize,
+    /// The last call took all there was.
+    emptied: bool,
+}
+
+impl Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} of {})", self.next, self.count)
+    }
+}
+
+/// How many datagrams one system call receives at most.
+const BATCH: usize = 32;
+/// What the kernel puts into one datagram at most: `NLMSG_GOODSIZE` is less
+/// than 8 KiB on every machine, and a dump takes that or what the reader
+/// has room for.
+const ROOM: usize = 8192;
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            space: Box::new_uninit_slice(BATCH * ROOM),
+            arrived: [(0, 0); BATCH],
+            next: 0,
+            count: 0,
+            emptied: false,
+        }
+    }
+
+    /// Puts the next datagram into `buffer`, if there is one.
+    fn take(&mut self, buffer: &mut Vec<u8>) -> Option<Datagram> {
+        let &(sender, length) = self.arrived.get(..self.count)?.get(self.next)?;
+        let from = self.next * ROOM;
+        let kept = length.min(ROOM);
+        self.next += 1;
+        let bytes = &raw const self.space[from..from + kept];
+        buffer.clear();
+        // SAFETY: the slice is within `space`, and `receive` wrote `length`
+        // bytes or all `ROOM` of this datagram.
+        buffer.extend_from_slice(unsafe { &*(bytes as *const [u8]) });
+        let truncated = length > ROOM;
+        Some(Datagram { sender, truncated })
+    }
+
+    /// Receives what there is. Does not block on a non-blocking socket.
+    fn receive(&mut self, fd: &OwnedFd) -> nix::Result<()> {
+        (self.next, self.count) = (0, 0);
+        // SAFETY: zeroes are a valid address.
+        let mut from: [libc::sockaddr_nl; BATCH] = unsafe { std::mem::zeroed() };
+        let mut parts = [libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: ROOM,
+        }; BATCH];
+        // SAFETY: zeroes are a valid `mmsghdr`: null pointers and no lengths.
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        let rooms = self.space.chunks_exact_mut(ROOM);
+        for (((header, part), from), room) in
+            headers.iter_mut().zip(&mut parts).zip(&mut from).zip(rooms)
+        {
+            part.iov_base = room.as_mut_ptr().cast();
+            header.msg_hdr.msg_iov = part;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = (&raw mut *from).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        }
+        // SAFETY: each of the `BATCH` headers points to its own address and
+        // to its own part, which points to `ROOM` bytes of `space`; all of
+        // them outlive the call, and nothing else refers to them meanwhile.
+        let count = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_TRUNC as _,
+                ptr::null_mut(),
+            )
+        };
+        let count = nix::errno::Errno::result(count)?;
+        self.count = usize::try_from(count).unwrap_or(0).min(BATCH);
+        self.emptied = self.count < BATCH;
+        for ((arrived, header), from) in self.arrived.iter_mut().zip(&headers).zip(&from) {
+            let whole = header.msg_hdr.msg_namelen as usize >= size_of::<libc::sockaddr_nl>();
+            let sender = if whole { from.nl_pid } else { u32::MAX };
+            *arrived = (sender, header.msg_len as usize);
+        }
+        Ok(())
+    }
+}
 
 impl Socket {
-    fn open() -> io::Result<Self> {
+    fn open(groups: u32) -> io::Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Datagram,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkGeneric,
         )?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let port = getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
-        let space = vec![0; BUFFER].into_boxed_slice();
-        let socket = Self { fd, port, space };
-        // Texts with errors, and errors without the request's copy: kernels
-        // before 4.12 have neither, and answer without.
-        let _ = socket.set(libc::NETLINK_EXT_ACK, 1);
-        let _ = socket.set(libc::NETLINK_CAP_ACK, 1);
-        Ok(socket)
+        let batch = Batch::new();
+        Ok(Self { fd, port, batch })
     }
 
     fn set(&self, option: i32, value: u32) -> io::Result<()> {
@@ -209,6 +348,8 @@ impl Socket {
 
 impl Transport for Socket {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        // The answer is there when this returns.
+        self.batch.emptied = false;
         loop {
             // Never blocks: the kernel takes the request in this call, which
             // for DRBD means that it also carries it out here.
@@ -222,20 +363,17 @@ impl Transport for Socket {
 
     fn receive(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> io::Result<Received> {
         loop {
-            let mut slices = [IoSliceMut::new(&mut self.space)];
-            let flags = MsgFlags::MSG_TRUNC;
-            let result = recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut slices, None, flags);
-            match result {
-                Ok(message) => {
-                    let sender = message.address.map_or(u32::MAX, |address| address.pid());
-                    let truncated =
-                        message.flags.contains(MsgFlags::MSG_TRUNC) || message.bytes > BUFFER;
-                    let length = message.bytes.min(BUFFER);
-                    buffer.clear();
-                    buffer.extend_from_slice(&self.space[..length]);
-                    return Ok(Received::Datagram(Datagram { sender, truncated }));
-                }
-                Err(nix::Error::EINTR) => {}
+            if let Some(datagram) = self.batch.take(buffer) {
+                return Ok(Received::Datagram(datagram));
+            }
+            // What was all there is a moment ago probably still is: who may
+            // wait is not to ask for that again.
+            let look = matches!(deadline.0, Limit::Passed);
+            if std::mem::take(&mut self.batch.emptied) && !look && !self.wait(deadline)? {
+                return Ok(Received::TimedOut);
+            }
+            match self.batch.receive(&self.fd) {
+                Ok(()) | Err(nix::Error::EINTR) => {}
                 Err(nix::Error::ENOBUFS) => return Ok(Received::Overrun),
                 Err(nix::Error::EAGAIN) => {
                     if deadline.passed() || !self.wait(deadline)? {
