@@ -47,7 +47,7 @@ impl Address {
             u16::from_le_bytes(family)
         };
         let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
-        let address = match (family, bytes.len()) {
+        match (family, bytes.len()) {
             (AF_INET6, SIZE_V6) => {
                 let flow = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
                 let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
@@ -57,26 +57,25 @@ impl Address {
                 } else {
                     u32::from_le_bytes(scope)
                 };
-                Self::Inet(SocketAddr::V6(SocketAddrV6::new(
+                Some(Self::Inet(SocketAddr::V6(SocketAddrV6::new(
                     ip.into(),
                     port,
                     flow,
                     scope,
-                )))
+                ))))
             }
-            (AF_INET | AF_SDP, SIZE_V4) => {
+            // What cannot be written back byte for byte stays as it is.
+            (AF_INET | AF_SDP, SIZE_V4) if bytes.get(8..)? == [0; 8] => {
                 let ip: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
                 let addr = SocketAddrV4::new(ip.into(), port);
-                if family == AF_INET {
+                Some(if family == AF_INET {
                     Self::Inet(addr.into())
                 } else {
                     Self::Other4 { family, addr }
-                }
+                })
             }
-            _ => return None,
-        };
-        // What cannot be written back byte for byte stays as it is.
-        (address.to_wire(big) == bytes).then_some(address)
+            _ => None,
+        }
     }
 
     /// The word before the address in drbd.conf: `ipv4`, `ipv6`.

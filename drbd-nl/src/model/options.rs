@@ -634,6 +634,27 @@ macro_rules! since {
     }};
 }
 
+/// Attribute numbers of a nest of settings are below this.
+const NUMBERS: usize = 64;
+
+/// The place in `infos` of each attribute number, and one more; 0 for none.
+const fn places(infos: &[OptionInfo], dialect: Dialect) -> [u8; NUMBERS] {
+    let mut places = [0; NUMBERS];
+    let mut at = 0;
+    while at < infos.len() {
+        let number = match dialect {
+            Dialect::V84 => infos[at].v84,
+            Dialect::V9 => infos[at].v9,
+        };
+        at += 1;
+        if let Some(number) = number {
+            assert!(places[number as usize] == 0, "one number for two settings");
+            places[number as usize] = at as u8;
+        }
+    }
+    places
+}
+
 macro_rules! invariant {
     () => {
         false
@@ -887,25 +908,30 @@ macro_rules! options {
                 dialect: Dialect,
                 nest: Attrs<'_, E>,
             ) -> Result<Self, WireError> {
+                const PLACES84: [u8; NUMBERS] = places($name::INFO, Dialect::V84);
+                const PLACES9: [u8; NUMBERS] = places($name::INFO, Dialect::V9);
+                // In the order of the fields. Whether the value is one of the setting.
+                let fields = [$(
+                    |options: &mut Self, attr: &Attr<'_, E>| -> Result<bool, WireError> {
+                        let value = get::<E, $ty>(attr, Wire::$wire)?;
+                        let known = value.is_some();
+                        options.$field = value.or(options.$field.take());
+                        Ok(known)
+                    } as fn(&mut Self, &Attr<'_, E>) -> Result<bool, WireError>,
+                )*];
                 let mut options = Self::default();
-                let skip: &[u16] = match dialect {
-                    Dialect::V84 => &$skip84,
-                    Dialect::V9 => &$skip9,
+                let (skip, places): (&[u16], _) = match dialect {
+                    Dialect::V84 => (&$skip84, &PLACES84),
+                    Dialect::V9 => (&$skip9, &PLACES9),
                 };
                 for attr in nest {
                     let attr = attr?;
-                    let mut known = skip.contains(&attr.number);
-                    let mut infos = Self::INFO.iter();
-                    $(
-                        if let Some(info) = infos.next()
-                            && info.number(dialect) == Some(attr.number)
-                        {
-                            if let Some(value) = get::<E, $ty>(&attr, Wire::$wire)? {
-                                options.$field = Some(value);
-                                known = true;
-                            }
-                        }
-                    )*
+                    let place = places.get(usize::from(attr.number)).copied().unwrap_or(0);
+                    let field = fields.get(usize::from(place).wrapping_sub(1));
+                    let known = match field {
+                        Some(field) => field(&mut options, &attr)?,
+                        None => skip.contains(&attr.number),
+                    };
                     if !known {
                         options.unknown.push(UnknownAttr {
                             number: attr.number,

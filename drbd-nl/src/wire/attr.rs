@@ -1,6 +1,6 @@
 //! Attributes (`struct nlattr`): a length, a type, a payload, padding to 4.
 
-use super::{Endian, WireError, align, take};
+use super::{Endian, WireError, align};
 use std::marker::PhantomData;
 
 /// Bits of `nla_type` that are the number of the attribute
@@ -145,33 +145,22 @@ impl<'a, E: Endian> Iterator for Attrs<'a, E> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if self.at >= self.bytes.len() {
-                return None;
-            }
             let start = self.at;
-            let parsed = (|| {
-                let len = usize::from(E::u16(take(self.bytes, start, "attribute length")?));
-                let kind = E::u16(take(self.bytes, start + 2, "attribute type")?);
-                let body = (len >= NLA_HDRLEN)
-                    .then(|| self.bytes.get(start + NLA_HDRLEN..start + len))
-                    .flatten()
-                    .ok_or(WireError {
-                        what: "attribute length",
-                        at: start,
-                    })?;
-                Ok((len, Attr::new(kind & NLA_TYPE_MASK, body)))
-            })();
-            match parsed {
-                Ok((len, attr)) => {
-                    self.at = start + align(len);
-                    if attr.number != 0 {
-                        return Some(Ok(attr));
-                    }
-                }
-                Err(error) => {
-                    self.at = self.bytes.len();
-                    return Some(Err(error));
-                }
+            let rest = self.bytes.get(start..).filter(|rest| !rest.is_empty())?;
+            let whole = rest.split_first_chunk().and_then(|(header, body)| {
+                let [l0, l1, k0, k1] = *header;
+                let len = usize::from(E::u16([l0, l1]));
+                let payload = body.get(..len.checked_sub(NLA_HDRLEN)?)?;
+                Some((len, E::u16([k0, k1]) & NLA_TYPE_MASK, payload))
+            });
+            let Some((len, number, payload)) = whole else {
+                self.at = self.bytes.len();
+                let what = "attribute length";
+                return Some(Err(WireError { what, at: start }));
+            };
+            self.at = start + align(len);
+            if number != 0 {
+                return Some(Ok(Attr::new(number, payload)));
             }
         }
     }
