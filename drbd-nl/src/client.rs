@@ -3,7 +3,7 @@
 use crate::dialect::{Dialect, Release};
 use crate::dump::{self, Depth};
 use crate::error::{Cause, Error, ErrorKind, Result};
-use crate::events::{Action, EventKind, Filter, RawEvent, RawEvents};
+use crate::events::{Filter, RawEvents};
 use crate::exchange::{Exchange, Failure, Promise};
 use crate::model::{ResourceName, State, TimeoutType};
 use crate::op::{Operation, Outcome, PeerDeviceRef, Report};
@@ -14,9 +14,9 @@ use crate::watch::Watcher;
 use crate::wire::{
     Attrs, Control, GenlHeader, MessageBuilder, Messages, NLM_F_REQUEST, Native, WireError,
 };
+use crate::workers::Workers;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// DRBD on this machine, by generic netlink. No process is ever started.
@@ -25,6 +25,7 @@ use std::time::Duration;
 /// that sends it, and does not let go when it takes long. So every request
 /// here runs on a thread of its own while the caller waits up to its
 /// deadline; what outlives it is left behind and ends when the kernel lets go.
+/// The thread of one that came to its end is kept for the next.
 ///
 /// # Examples
 /// ```no_run
@@ -41,6 +42,7 @@ use std::time::Duration;
 pub struct Drbd<C: Connector = Kernel> {
     connector: Arc<C>,
     family: Family,
+    workers: Workers,
 }
 
 /// DRBD's generic netlink family as the running kernel registered it.
@@ -93,21 +95,15 @@ impl<C: Connector> Drbd<C> {
     /// # Errors
     /// As [`Drbd::open`].
     pub fn with_connector(connector: C) -> Result<Self> {
-        let transport = connector.open().map_err(|source| {
-            Error::new(
-                "open",
-                "",
-                Cause::System {
-                    call: "socket",
-                    source,
-                },
-            )
-        })?;
+        let transport = connector
+            .open()
+            .map_err(|source| socket_error("open", "", source))?;
         let mut family = find_family(transport)?;
         family.release = connector.release();
         Ok(Self {
             connector: Arc::new(connector),
             family,
+            workers: Workers::default(),
         })
     }
 
@@ -118,16 +114,16 @@ impl<C: Connector> Drbd<C> {
     }
 
     pub(crate) fn connect(&self, op: &str, target: &str) -> Result<C::Transport> {
-        self.connector.open().map_err(|source| {
-            Error::new(
-                op,
-                target,
-                Cause::System {
-                    call: "socket",
-                    source,
-                },
-            )
-        })
+        self.connector
+            .open()
+            .map_err(|source| socket_error(op, target, source))
+    }
+
+    /// A socket that has joined groups.
+    pub(crate) fn connect_member(&self, op: &str, groups: &[u32]) -> Result<C::Transport> {
+        self.connector
+            .open_member(groups)
+            .map_err(|source| socket_error(op, "", source))
     }
 
     /// The raw stream of events.
@@ -190,8 +186,8 @@ where
     pub fn snapshot(&self, timeout: Duration) -> Result<State> {
         let deadline = Deadline::after(timeout);
         let names = || ("snapshot".to_owned(), String::new());
-        let worker = self.worker(deadline, names(), move |connector, family, _| {
-            snapshot(connector, family, deadline, names())
+        let worker = self.worker(deadline, names(), move |connector, family| {
+            snapshot(&*connector, &family, deadline, names())
         });
         match worker? {
             Some(Ok(state)) => Ok(state),
@@ -231,8 +227,8 @@ where
         let shared = Arc::clone(&promise);
         let task = operation.clone();
         let labels = names();
-        let worker = self.worker(deadline, names(), move |connector, family, transport| {
-            drop(connector);
+        let transport = self.connect(&labels.0, &labels.1)?;
+        let worker = self.worker(deadline, names(), move |_, family| {
             let mut exchange = Exchange::new(transport, family, deadline, labels, shared);
             run::run(&mut exchange, &task)
         });
@@ -269,7 +265,8 @@ where
         let deadline = Deadline::after(timeout);
         let names = || ("get-timeout-type".to_owned(), peer_device.to_string());
         let (task, labels) = (peer_device.clone(), names());
-        let worker = self.worker(deadline, names(), move |_, family, transport| {
+        let transport = self.connect(&labels.0, &labels.1)?;
+        let worker = self.worker(deadline, names(), move |_, family| {
             let mut exchange = Exchange::new(transport, family, deadline, labels, Arc::default());
             run::timeout_type(&mut exchange, &task)
         });
@@ -328,60 +325,57 @@ where
         &self,
         deadline: Deadline,
         (op, target): (String, String),
-        task: impl FnOnce(Arc<C>, Family, C::Transport) -> R + Send + 'static,
+        task: impl FnOnce(Arc<C>, Family) -> R + Send + 'static,
     ) -> Result<Option<R>> {
         let connector = Arc::clone(&self.connector);
         let family = self.family.clone();
-        let transport = self.connect(&op, &target)?;
-        let (send, receive) = mpsc::sync_channel(1);
-        std::thread::Builder::new()
-            .name("drbd-nl".into())
-            .spawn(move || {
-                // The caller may be gone by now; then nobody wants the result.
-                let _ = send.send(task(connector, family, transport));
-            })
+        let result = self
+            .workers
+            .start(move || task(connector, family))
             .map_err(|source| {
-                Error::new(
-                    op,
-                    target,
-                    Cause::System {
-                        call: "thread",
-                        source,
-                    },
-                )
+                let call = "thread";
+                Error::new(op, target, Cause::System { call, source })
             })?;
         // A moment more than the worker has, so that its own answer wins.
         let patience = deadline.left().saturating_add(Duration::from_millis(20));
-        Ok(receive.recv_timeout(patience).ok())
+        Ok(result.recv_timeout(patience).ok())
     }
 }
 
 /// How often a state that moved while it was read is read again.
 const ATTEMPTS: usize = 5;
 
+/// Reads the state until nothing was announced meanwhile. Events come on the
+/// socket of the dumps, between their answers; the last attempt is without
+/// them, so that they cannot disturb it.
 fn snapshot<C: Connector>(
-    connector: Arc<C>,
-    family: Family,
+    connector: &C,
+    family: &Family,
     deadline: Deadline,
     names: (String, String),
 ) -> std::result::Result<State, Failure> {
-    let drbd = Drbd { connector, family };
-    let mut events = RawEvents::join(&drbd)?;
     let mut last = None;
-    for _ in 0..ATTEMPTS {
-        moved(&mut events, deadline)?;
-        // A socket for each attempt: one that ends early may leave a dump behind.
-        let transport = drbd.connect(&names.0, &names.1)?;
-        let mut exchange = Exchange::new(
-            transport,
-            drbd.family.clone(),
-            deadline,
-            names.clone(),
-            Arc::default(),
-        );
+    for attempt in 1..=ATTEMPTS {
+        let watching = attempt < ATTEMPTS;
+        let groups = watching.then_some(family.events_group);
+        // A socket for each: an attempt that ends early leaves a dump behind.
+        let transport = connector
+            .open_member(groups.as_slice())
+            .map_err(|source| socket_error(&names.0, &names.1, source))?;
+        let (family, names) = (family.clone(), names.clone());
+        let mut exchange = Exchange::new(transport, family, deadline, names, Arc::default());
+        if watching {
+            exchange = exchange.watching();
+        }
         match dump::read(&mut exchange, Depth::Full) {
-            Ok((state, dangling)) => {
-                if !moved(&mut events, deadline)? && !dangling {
+            Ok((mut state, dangling)) => {
+                let still = match exchange.moved() {
+                    Ok(moved) => !moved,
+                    Err(Failure::Disturbed) => false,
+                    Err(failure) => return Err(failure),
+                };
+                state.consistent = watching && still && !dangling;
+                if state.consistent {
                     return Ok(state);
                 }
                 last = Some(state);
@@ -393,30 +387,12 @@ fn snapshot<C: Connector>(
             break;
         }
     }
-    last.map_or(Err(Failure::Disturbed), |state| {
-        Ok(State {
-            consistent: false,
-            ..state
-        })
-    })
+    last.ok_or(Failure::Disturbed)
 }
 
-/// Reads the announcements there are; whether any of them is a change.
-fn moved<T: Transport>(events: &mut RawEvents<T>, deadline: Deadline) -> Result<bool> {
-    let mut moved = false;
-    while let Some(event) = events.try_next()? {
-        if moved && deadline.passed() {
-            break;
-        }
-        moved |= match event {
-            RawEvent::Overrun | RawEvent::ModuleUnloaded | RawEvent::ModuleLoaded => true,
-            RawEvent::Event(event) => {
-                !matches!(event.kind, EventKind::Legacy(_) | EventKind::Helper(_))
-                    && !matches!(event.action, Action::Exists)
-            }
-        };
-    }
-    Ok(moved)
+fn socket_error(op: &str, target: &str, source: io::Error) -> Error {
+    let call = "socket";
+    Error::new(op, target, Cause::System { call, source })
 }
 
 /// CTRL_CMD_GETFAMILY. Generic netlink answers at once, so a long wait means

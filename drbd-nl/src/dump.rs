@@ -3,7 +3,9 @@
 use crate::dialect::Dialect;
 use crate::dialect::request::Request;
 use crate::exchange::{Exchange, Failure};
-use crate::model::{Connection, Device, DiskState, Path, PeerDevice, Resource, State, Uuid};
+use crate::model::{
+    Connection, Device, DiskState, Path, PeerDevice, Resource, State, Uuid, make_room,
+};
 use crate::schema::cmd;
 use crate::socket::Transport;
 
@@ -32,7 +34,7 @@ pub(crate) fn read<T: Transport>(
         };
         let mut resource = Resource::new(name);
         if let Some(info) = message.resource()? {
-            resource.update(&info);
+            resource.update(info);
         }
         if let Some(statistics) = message.resource_statistics()? {
             resource.write_ordering = statistics.write_ordering;
@@ -117,7 +119,7 @@ fn devices<T: Transport>(
         };
         let mut device = Device::new(minor, volume);
         if let Some(info) = message.device()? {
-            device.update(&info);
+            device.update(info);
         }
         if let Some(statistics) = message.device_statistics()? {
             device.statistics = statistics;
@@ -128,6 +130,7 @@ fn devices<T: Transport>(
             device.meta_disk = Some(meta);
             device.options = Some(options);
         }
+        make_room(&mut resource.devices);
         resource.devices.push(device);
         Ok(())
     })
@@ -150,7 +153,7 @@ fn connections<T: Transport>(
         let mut connection = Connection::new(context.peer_node_id);
         connection.name = context.name;
         if let Some(info) = message.connection()? {
-            connection.update(&info);
+            connection.update(info);
         }
         if let Some(statistics) = message.connection_statistics()? {
             connection.statistics = statistics;
@@ -164,6 +167,7 @@ fn connections<T: Transport>(
                 .collect(),
             Dialect::V9 => message.paths()?,
         };
+        make_room(&mut resource.connections);
         resource.connections.push(connection);
         Ok(())
     })
@@ -188,12 +192,13 @@ fn peer_devices<T: Transport>(
         };
         let mut peer = PeerDevice::new(volume);
         if let Some(info) = message.peer_device()? {
-            peer.update(&info);
+            peer.update(info);
         }
         if let Some(statistics) = message.peer_device_statistics()? {
             peer.statistics = statistics;
         }
         peer.options = message.peer_device_options()?;
+        make_room(&mut connection.peer_devices);
         connection.peer_devices.push(peer);
         Ok(())
     })

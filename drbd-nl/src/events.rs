@@ -15,7 +15,7 @@ use crate::model::{
 use crate::schema::{self, cmd, ctrl};
 use crate::socket::{Connector, Deadline, Kernel, Received, Transport};
 use crate::wire::{Attrs, Control, GenlHeader, Messages, Native, NlMsg, WireError};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub enum EventKind {
         volume: VolumeNumber,
         minor: Option<Minor>,
         info: Option<DeviceInfo>,
-        statistics: Option<Box<DeviceStatistics>>,
+        statistics: Option<DeviceStatistics>,
     },
     /// A connection.
     Connection {
@@ -292,8 +292,9 @@ pub struct RawEvents<T: Transport = <Kernel as Connector>::Transport> {
     transport: T,
     family: Family,
     request: u32,
-    pending: VecDeque<Item>,
+    /// The last datagram, and where its next message begins.
     buffer: Vec<u8>,
+    at: usize,
     filter: Filter,
 }
 
@@ -350,23 +351,17 @@ impl<T: Transport> RawEvents<T> {
     /// Joins the group without asking for the initial state.
     pub(crate) fn join<C: Connector<Transport = T>>(drbd: &Drbd<C>) -> Result<Self> {
         let family = drbd.family().clone();
-        let mut transport = drbd.connect(OP, "")?;
-        let system = |call| move |source| Error::new(OP, "", Cause::System { call, source });
-        transport.set_receive_buffer(RECEIVE_BUFFER);
         // The announcements of generic netlink itself tell of a module that is
         // unloaded. Join both before asking for anything.
-        transport
-            .join(u32::from(ctrl::GENL_ID_CTRL))
-            .map_err(system("join group of families"))?;
-        transport
-            .join(family.events_group())
-            .map_err(system("join group of events"))?;
+        let groups = [u32::from(ctrl::GENL_ID_CTRL), family.events_group()];
+        let mut transport = drbd.connect_member(OP, &groups)?;
+        transport.set_receive_buffer(RECEIVE_BUFFER);
         Ok(Self {
             transport,
             family,
             request: 1,
-            pending: VecDeque::new(),
             buffer: Vec::new(),
+            at: 0,
             filter: Filter::default(),
         })
     }
@@ -458,9 +453,32 @@ impl<T: Transport> RawEvents<T> {
     pub(crate) fn next_item(&mut self, deadline: Deadline) -> Result<Option<Item>> {
         let mut strangers = 0;
         loop {
-            if let Some(item) = self.pending.pop_front() {
-                return Ok(Some(item));
+            let mut messages = Messages::<Native>::resume(&self.buffer, self.at);
+            while let Some(msg) = messages.next() {
+                self.at = messages.at();
+                let msg = msg.map_err(wire)?;
+                if msg.kind == self.family.id {
+                    // Straight into its place: an event is large, and moving it is not free.
+                    return match Message::<Native>::read(self.family.dialect, &msg)
+                        .and_then(|message| message.event())
+                    {
+                        Ok(event) => Ok(Some(Item::Event(RawEvent::Event(event)))),
+                        Err(error) => Err(wire(error)),
+                    };
+                }
+                return Ok(Some(match other(&self.family, &msg)? {
+                    Other::Nothing => continue,
+                    Other::DumpDone => Item::DumpDone(msg.seq),
+                    Other::Overrun => Item::Event(RawEvent::Overrun),
+                    Other::ModuleUnloaded => Item::Event(RawEvent::ModuleUnloaded),
+                    Other::Family(family) => {
+                        self.family_is_back(family)?;
+                        Item::Event(RawEvent::ModuleLoaded)
+                    }
+                }));
             }
+            self.buffer.clear();
+            self.at = 0;
             let received =
                 self.transport
                     .receive(&mut self.buffer, deadline)
@@ -480,6 +498,7 @@ impl<T: Transport> RawEvents<T> {
                 Received::Datagram(datagram) => {
                     // Other processes can send to our port; only the kernel has port 0.
                     if datagram.sender != 0 {
+                        self.buffer.clear();
                         strangers += 1;
                         if strangers > STRANGERS && deadline.passed() {
                             return Ok(None);
@@ -487,84 +506,80 @@ impl<T: Transport> RawEvents<T> {
                         continue;
                     }
                     if datagram.truncated {
+                        self.buffer.clear();
                         return Err(malformed("datagram: truncated"));
                     }
-                    let buffer = std::mem::take(&mut self.buffer);
-                    let result = self.take(&buffer);
-                    self.buffer = buffer;
-                    result?;
                 }
             }
         }
-    }
-
-    fn take(&mut self, datagram: &[u8]) -> Result<()> {
-        for msg in Messages::<Native>::new(datagram) {
-            let msg = msg.map_err(|error| Error::new(OP, "", Cause::Malformed(error)))?;
-            self.message(&msg)?;
-        }
-        Ok(())
     }
 
     /// The module came back: its family has another id, perhaps another
     /// version, and its group must be joined anew.
-    fn family_announced(&mut self, attrs: &[u8]) -> Result<()> {
-        let wire = |error| Error::new(OP, "", Cause::Malformed(error));
-        let name = Attrs::<Native>::new(attrs)
-            .find(ctrl::CTRL_ATTR_FAMILY_NAME)
-            .map_err(wire)?;
-        if name.is_none_or(|name| name.string() != schema::FAMILY.as_bytes()) {
-            return Ok(());
-        }
-        self.family = read_family(attrs)
-            .map_err(wire)?
-            .map_err(|text| Error::local(OP, "", ErrorKind::Unsupported, text))?;
-        self.transport
-            .join(self.family.events_group())
-            .map_err(|source| {
-                let call = "join group of events";
-                Error::new(OP, "", Cause::System { call, source })
-            })?;
-        self.pending.push_back(Item::Event(RawEvent::ModuleLoaded));
-        Ok(())
+    fn family_is_back(&mut self, family: Family) -> Result<()> {
+        self.family = family;
+        let group = self.family.events_group();
+        self.transport.join(group).map_err(|source| {
+            let call = "join group of events";
+            Error::new(OP, "", Cause::System { call, source })
+        })
     }
+}
 
-    fn message(&mut self, msg: &NlMsg<'_>) -> Result<()> {
-        let wire = |error| Error::new(OP, "", Cause::Malformed(error));
-        if msg.kind == self.family.id {
-            let message = Message::<Native>::read(self.family.dialect, msg).map_err(wire)?;
-            let event = RawEvent::Event(message.event().map_err(wire)?);
-            self.pending.push_back(Item::Event(event));
-        } else if msg.kind == ctrl::GENL_ID_CTRL {
-            let genl = GenlHeader::read(msg.body).map_err(wire)?;
-            if genl.command == ctrl::CTRL_CMD_DELFAMILY {
-                let id = Attrs::<Native>::new(genl.body)
-                    .find(ctrl::CTRL_ATTR_FAMILY_ID)
-                    .map_err(wire)?;
-                if id.is_some_and(|id| id.payload == self.family.id.to_ne_bytes()) {
-                    self.pending
-                        .push_back(Item::Event(RawEvent::ModuleUnloaded));
-                }
-            } else if genl.command == ctrl::CTRL_CMD_NEWFAMILY {
-                self.family_announced(genl.body)?;
-            }
-        } else {
-            match msg.control::<Native>().map_err(wire)? {
-                Some(Control::Done(_)) => self.pending.push_back(Item::DumpDone(msg.seq)),
-                // The dump found the buffer full; it goes on when there is room.
-                Some(Control::Error(code, _)) if code.wrapping_neg() == libc::ENOBUFS => {
-                    self.pending.push_back(Item::Event(RawEvent::Overrun));
-                }
-                Some(Control::Error(code, extack)) if code != 0 => {
-                    let source = std::io::Error::from_raw_os_error(code.wrapping_neg());
-                    let extack = extack.map(|text| Text::from_bytes(&text));
-                    return Err(Error::new(OP, "", Cause::Netlink { source, extack }));
-                }
-                _ => {}
+fn wire(error: WireError) -> Error {
+    Error::new(OP, "", Cause::Malformed(error))
+}
+
+/// What a message means that is not of DRBD's family.
+enum Other {
+    Nothing,
+    DumpDone,
+    Overrun,
+    ModuleUnloaded,
+    /// DRBD's family, registered again.
+    Family(Family),
+}
+
+fn other(family: &Family, msg: &NlMsg<'_>) -> Result<Other> {
+    if msg.kind == ctrl::GENL_ID_CTRL {
+        return announced(family, msg);
+    }
+    Ok(match msg.control::<Native>().map_err(wire)? {
+        Some(Control::Done(_)) => Other::DumpDone,
+        // The dump found the buffer full; it goes on when there is room.
+        Some(Control::Error(code, _)) if code.wrapping_neg() == libc::ENOBUFS => Other::Overrun,
+        Some(Control::Error(code, extack)) if code != 0 => {
+            let source = std::io::Error::from_raw_os_error(code.wrapping_neg());
+            let extack = extack.map(|text| Text::from_bytes(&text));
+            return Err(Error::new(OP, "", Cause::Netlink { source, extack }));
+        }
+        _ => Other::Nothing,
+    })
+}
+
+/// What generic netlink itself announces of its families.
+fn announced(family: &Family, msg: &NlMsg<'_>) -> Result<Other> {
+    let genl = GenlHeader::read(msg.body).map_err(wire)?;
+    let attr = |number| Attrs::<Native>::new(genl.body).find(number).map_err(wire);
+    match genl.command {
+        ctrl::CTRL_CMD_DELFAMILY => {
+            let id = attr(ctrl::CTRL_ATTR_FAMILY_ID)?;
+            if id.is_some_and(|id| id.payload == family.id.to_ne_bytes()) {
+                return Ok(Other::ModuleUnloaded);
             }
         }
-        Ok(())
+        ctrl::CTRL_CMD_NEWFAMILY => {
+            let name = attr(ctrl::CTRL_ATTR_FAMILY_NAME)?;
+            if name.is_some_and(|name| name.string() == schema::FAMILY.as_bytes()) {
+                return read_family(genl.body)
+                    .map_err(wire)?
+                    .map(Other::Family)
+                    .map_err(|text| Error::local(OP, "", ErrorKind::Unsupported, text));
+            }
+        }
+        _ => {}
     }
+    Ok(Other::Nothing)
 }
 
 /// Waits for the next event without limit. An error does not end it; after

@@ -5,7 +5,7 @@ use crate::dialect::Dialect;
 use crate::dialect::decode::Message;
 use crate::dialect::request::Request;
 use crate::error::{Cause, Error, ErrorKind};
-use crate::events::LegacyEvent;
+use crate::events::{Action, EventKind, LegacyEvent};
 use crate::model::Text;
 use crate::schema::codes;
 use crate::socket::{Deadline, Received, Transport};
@@ -54,6 +54,20 @@ pub(crate) struct Exchange<T> {
     seq: u32,
     buffer: Vec<u8>,
     promise: Arc<Promise>,
+    watch: Watch,
+}
+
+/// What an exchange knows of changes while it reads several dumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// Nothing: its transport has not joined the events.
+    Off,
+    /// No answer has come yet, so what is announced is in all of them.
+    Before,
+    /// Nothing was announced since.
+    Still,
+    /// Something was.
+    Moved,
 }
 
 /// What the thread that carries out and the caller that waits for it owe each
@@ -105,7 +119,49 @@ impl<T: Transport> Exchange<T> {
             seq: 0,
             buffer: Vec::new(),
             promise,
+            watch: Watch::Off,
         }
+    }
+
+    /// The same on a transport that has joined the events.
+    pub(crate) fn watching(mut self) -> Self {
+        self.watch = Watch::Before;
+        self
+    }
+
+    /// Whether a change was announced since the first answer.
+    pub(crate) fn moved(mut self) -> Result<bool, Failure> {
+        let deadline = std::mem::replace(&mut self.deadline, Deadline::PASSED);
+        while self.watch == Watch::Still && !deadline.passed() {
+            match self.receive() {
+                Ok(()) => {}
+                Err(Failure::NoAnswer) => break,
+                Err(failure) => return Err(failure),
+            }
+            let buffer = std::mem::take(&mut self.buffer);
+            for msg in Messages::<Native>::new(&buffer) {
+                let msg = msg.map_err(|error| self.wire(error))?;
+                self.expect(&msg)?;
+            }
+        }
+        Ok(self.watch == Watch::Moved)
+    }
+
+    /// Takes note of an event; false for anything else.
+    fn note(&mut self, msg: &NlMsg<'_>) -> Result<bool, Failure> {
+        // Answers are for our port, events for none.
+        if self.watch == Watch::Off || msg.pid != 0 || msg.kind != self.family.id {
+            return Ok(false);
+        }
+        let event = Message::<Native>::read(self.dialect(), msg)
+            .and_then(|message| message.event())
+            .map_err(|error| self.wire(error))?;
+        let change = !matches!(event.kind, EventKind::Legacy(_) | EventKind::Helper(_))
+            && event.action != Action::Exists;
+        if change && self.watch == Watch::Still {
+            self.watch = Watch::Moved;
+        }
+        Ok(true)
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -151,6 +207,7 @@ impl<T: Transport> Exchange<T> {
                     })
                 })?;
             match received {
+                Received::Overrun if self.watch != Watch::Off => return Err(Failure::Disturbed),
                 Received::TimedOut | Received::Overrun => return Err(Failure::NoAnswer),
                 // Other processes can send to our port; only the kernel has port 0.
                 Received::Datagram(datagram) if datagram.sender != 0 => {
@@ -170,23 +227,33 @@ impl<T: Transport> Exchange<T> {
     }
 
     /// What a netlink error means for this exchange.
-    fn netlink(&self, code: i32, extack: Option<Vec<u8>>) -> Error {
+    fn netlink(&self, code: i32, extack: Option<Vec<u8>>) -> Failure {
         let source = io::Error::from_raw_os_error(code.wrapping_neg());
-        if source.raw_os_error() == Some(libc::ENOENT) {
-            return self.local(
+        match source.raw_os_error() {
+            Some(libc::ENOENT) => self.local(
                 ErrorKind::ModuleNotLoaded,
                 "the DRBD module was unloaded (or loaded again) since the family was looked up; \
                  load it and open again",
-            );
+            ),
+            // Events have left no room for the dump.
+            Some(libc::ENOBUFS) if self.watch != Watch::Off => return Failure::Disturbed,
+            _ => self.error(Cause::Netlink {
+                source,
+                extack: extack.map(|t| Text::from_bytes(&t)),
+            }),
         }
-        self.error(Cause::Netlink {
-            source,
-            extack: extack.map(|t| Text::from_bytes(&t)),
-        })
+        .into()
     }
 
-    /// Checks that a message answers the last request; `None` for one to skip.
-    fn expect<'m>(&self, msg: &NlMsg<'m>) -> Result<Option<Control>, Failure> {
+    /// Checks that a message answers the last request. `Some` for one that
+    /// holds no answer: a control message, or an event that was taken note of.
+    fn expect(&mut self, msg: &NlMsg<'_>) -> Result<Option<Control>, Failure> {
+        if self.note(msg)? {
+            return Ok(Some(Control::Other(msg.kind)));
+        }
+        if self.watch == Watch::Before {
+            self.watch = Watch::Still;
+        }
         if msg.seq != self.seq {
             return Err(self.wire(WireError {
                 what: "answer: unexpected sequence number",
@@ -226,12 +293,12 @@ impl<T: Transport> Exchange<T> {
         }
     }
 
-    fn read_answer(&self, datagram: &[u8], command: u8) -> Result<Option<Answer>, Failure> {
+    fn read_answer(&mut self, datagram: &[u8], command: u8) -> Result<Option<Answer>, Failure> {
         for msg in Messages::<Native>::new(datagram) {
             let msg = msg.map_err(|error| self.wire(error))?;
             match self.expect(&msg)? {
                 Some(Control::Error(code, extack)) if code != 0 => {
-                    return Err(self.netlink(code, extack).into());
+                    return Err(self.netlink(code, extack));
                 }
                 Some(_) => {}
                 None => {
@@ -318,7 +385,7 @@ impl<T: Transport> Exchange<T> {
     }
 
     fn read_dump(
-        &self,
+        &mut self,
         datagram: &[u8],
         command: u8,
         take: &mut impl FnMut(&Message<'_, Native>) -> Result<(), WireError>,
@@ -331,9 +398,9 @@ impl<T: Transport> Exchange<T> {
             }
             match control {
                 Some(Control::Done(0)) => return Ok(true),
-                Some(Control::Done(code)) => return Err(self.netlink(code, None).into()),
+                Some(Control::Done(code)) => return Err(self.netlink(code, None)),
                 Some(Control::Error(code, extack)) if code != 0 => {
-                    return Err(self.netlink(code, extack).into());
+                    return Err(self.netlink(code, extack));
                 }
                 Some(_) => {}
                 None => {

@@ -114,6 +114,7 @@ mod stream;
 pub mod testing;
 mod watch;
 pub mod wire;
+mod workers;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -6,8 +6,8 @@ use crate::events::{
     Action, Event, EventKind, Filter, HelperEvent, Item, RawEvent, RawEvents, SplitBrain,
 };
 use crate::model::{
-    AddressPair, Connection, Device, NodeId, Path, PeerDevice, Resource, ResourceName, State,
-    VolumeNumber,
+    AddressPair, Connection, Device, NodeId, Path, PeerDevice, Resource, ResourceInfo,
+    ResourceName, ResourceStatistics, State, VolumeNumber, make_room, set,
 };
 use crate::socket::{Connector, Deadline, Kernel, Transport};
 use std::cmp::Ordering;
@@ -183,7 +183,7 @@ impl<T: Transport> Watcher<T> {
             unloaded: false,
             filter,
         };
-        watcher.state = watcher.read_state(Deadline::after(Self::DUMP_LIMIT))?;
+        watcher.state = watcher.read_state(false, Deadline::after(Self::DUMP_LIMIT))?;
         watcher.apply_early();
         watcher.ready.clear();
         Ok(watcher)
@@ -451,11 +451,11 @@ impl<T: Transport> Watcher<T> {
     /// Reads the state again; what was waiting is in it, or comes after it.
     /// Returns how it was before.
     fn reread(&mut self, limit: Duration) -> Result<State> {
-        self.stale = true;
+        let lost = std::mem::replace(&mut self.stale, true);
         self.group.clear();
-        self.early.clear();
+        self.forget_early();
         self.expected = None;
-        let state = self.read_state(Deadline::after(limit))?;
+        let state = self.read_state(lost, Deadline::after(limit))?;
         let before = std::mem::replace(&mut self.state, state);
         let kept = self.ready.len();
         self.apply_early();
@@ -470,17 +470,57 @@ impl<T: Transport> Watcher<T> {
         Ok(before)
     }
 
+    /// Events whose change will be read instead. Helpers are in no state.
+    fn forget_early(&mut self) {
+        let mut early = std::mem::take(&mut self.early);
+        early.retain(|event| matches!(event.kind, EventKind::Helper(_)));
+        early.sort_by(|a, b| match before(a.seq, b.seq) {
+            true => Ordering::Less,
+            false => b.seq.cmp(&a.seq),
+        });
+        early.into_iter().for_each(|event| self.apply(event));
+    }
+
+    /// Reads everything that is waiting: from before a loss, so of no use for
+    /// what comes after it. Until nothing is left the kernel drops what it
+    /// announces, and says so only once; and a dump finds no room.
+    fn drain(&mut self, deadline: Deadline) -> Result<()> {
+        for read in 1u64.. {
+            match self.events.next_item(Deadline::PASSED)? {
+                None => break,
+                Some(Item::Event(RawEvent::Event(event))) => self.early.push(event),
+                Some(Item::Event(RawEvent::ModuleUnloaded)) => {
+                    self.module_unloaded();
+                    return Err(module_not_loaded());
+                }
+                Some(_) => {}
+            }
+            if read % 64 == 0 {
+                self.forget_early();
+                if deadline.passed() {
+                    break;
+                }
+            }
+        }
+        self.forget_early();
+        Ok(())
+    }
+
     /// Asks for the state and collects it; live events are kept for later.
-    fn read_state(&mut self, deadline: Deadline) -> Result<State> {
+    /// When announcements were lost, what is left of them is read before.
+    fn read_state(&mut self, mut lost: bool, deadline: Deadline) -> Result<State> {
         let mut first = true;
         loop {
             if !std::mem::take(&mut first) && deadline.passed() {
                 let text = "the state did not come to rest";
                 return Err(Error::local(OP, "", ErrorKind::Timeout, text));
             }
+            if lost {
+                self.drain(deadline)?;
+            }
             self.events.request_state()?;
             let request = self.events.request();
-            let mut state = State::empty();
+            let mut state = Reading::default();
             let (mut complete, mut again) = (false, false);
             loop {
                 let item = match self.events.next_item(deadline) {
@@ -513,7 +553,7 @@ impl<T: Transport> Watcher<T> {
                             (EventKind::Legacy(_), _) => {}
                             (_, Action::Exists) => {
                                 if event.seq == request && self.filter.passes(&event) {
-                                    merge(&mut state, event, &mut Vec::new());
+                                    state.take(event);
                                 }
                             }
                             _ => self.early.push(event),
@@ -522,7 +562,8 @@ impl<T: Transport> Watcher<T> {
                 }
             }
             if again || !complete {
-                self.early.clear();
+                self.forget_early();
+                lost = true;
                 continue;
             }
             // The first of those that came meanwhile is where to go on.
@@ -532,7 +573,7 @@ impl<T: Transport> Watcher<T> {
                 .map(|event| event.seq)
                 .reduce(|a, b| if before(b, a) { b } else { a });
             self.give_up = None;
-            return Ok(state);
+            return Ok(state.finish());
         }
     }
 
@@ -577,6 +618,56 @@ impl<T: Transport + AsFd> AsFd for Watcher<T> {
     }
 }
 
+/// A state on its way from the kernel, which tells of one resource after the
+/// other, each with all that belongs to it, in an order of its own.
+#[derive(Debug, Default)]
+struct Reading(Vec<Resource>);
+
+impl Reading {
+    fn take(&mut self, event: Event) {
+        let Some(name) = event.kind.resource() else {
+            return;
+        };
+        let last = self.0.len().wrapping_sub(1);
+        let here = self.0.get(last).is_some_and(|r| r.name == *name);
+        match event.kind {
+            EventKind::Resource {
+                resource,
+                info,
+                statistics,
+                ..
+            } => {
+                let mut made = Resource::new(resource);
+                update(&mut made, info, statistics);
+                self.0.push(made);
+            }
+            kind => {
+                let at = if here {
+                    Some(last)
+                } else {
+                    self.0
+                        .iter()
+                        .rposition(|r| Some(&r.name) == kind.resource())
+                };
+                if let Some(owner) = at.and_then(|at| self.0.get_mut(at)) {
+                    merge_part(owner, kind, false, None);
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> State {
+        let mut state = State {
+            resources: self.0,
+            ..State::empty()
+        };
+        state.sort();
+        // No kernel tells of one twice.
+        state.resources.dedup_by(|a, b| a.name == b.name);
+        state
+    }
+}
+
 /// Whether `a` comes before `b` on a counter that wraps.
 fn before(a: u32, b: u32) -> bool {
     a != b && b.wrapping_sub(a) < 1 << 31
@@ -596,54 +687,77 @@ impl State {
     }
 }
 
-/// Brings one event into the model, which is in order and stays so; false when what the object belongs to is
-/// not there. A change repeated, or the end of an object that is gone, does
-/// nothing.
+/// Brings one event into the model, which is in order and stays so; false
+/// when what the object belongs to is not there. A change repeated, or the end
+/// of an object that is gone, does nothing.
 fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
     let destroy = event.action == Action::Destroy;
-    let mut changed = |object, action| changes.push(Change { object, action });
-    match event.kind {
-        EventKind::Resource {
-            resource,
-            info,
-            statistics,
-            new_name,
-        } => {
-            let key = ObjectKey::Resource {
-                resource: resource.clone(),
-            };
-            if destroy {
-                let before = state.resources.len();
-                state.resources.retain(|r| r.name != resource);
-                if state.resources.len() != before {
-                    changed(key, Action::Destroy);
-                }
-                return true;
+    let EventKind::Resource {
+        resource,
+        info,
+        statistics,
+        new_name,
+    } = event.kind
+    else {
+        let owner = event.kind.resource().map(|name| state.by_name_mut(name));
+        return match owner {
+            Some(Some(owner)) => merge_part(owner, event.kind, destroy, Some(changes)),
+            // Helpers and the older events are about what the others tell of.
+            Some(None) => {
+                destroy || matches!(event.kind, EventKind::Helper(_) | EventKind::Legacy(_))
             }
-            if let Some(new_name) = new_name {
-                if let Some(found) = state.by_name_mut(&resource) {
-                    found.name = new_name;
-                    state.sort();
-                    changed(key, Action::Rename);
-                }
-                return true;
-            }
-            let (found, action) = entry(
-                &mut state.resources,
-                |r| r.name.cmp(&resource),
-                || Resource::new(resource.clone()),
-            );
-            let old = found.clone();
-            if let Some(info) = info {
-                found.update(&info);
-            }
-            if let Some(statistics) = statistics {
-                found.write_ordering = statistics.write_ordering;
-            }
-            if action == Action::Create || *found != old {
-                changed(key, action);
-            }
+            None => true,
+        };
+    };
+    let at = state.resources.binary_search_by(|r| r.name.cmp(&resource));
+    let action = match (at, destroy, new_name) {
+        (Ok(at), true, _) => {
+            state.resources.remove(at);
+            Action::Destroy
         }
+        (Ok(at), false, Some(new_name)) => {
+            state.resources[at].name = new_name;
+            state.sort();
+            Action::Rename
+        }
+        (Err(_), true, _) | (Err(_), false, Some(_)) => return true,
+        (Ok(at), false, None) => {
+            if !update(&mut state.resources[at], info, statistics) {
+                return true;
+            }
+            Action::Change
+        }
+        (Err(at), false, None) => {
+            let mut made = Resource::new(resource.clone());
+            update(&mut made, info, statistics);
+            state.resources.insert(at, made);
+            Action::Create
+        }
+    };
+    let object = ObjectKey::Resource { resource };
+    changes.push(Change { object, action });
+    true
+}
+
+/// What an event says of a resource itself; whether that makes a difference.
+fn update(
+    resource: &mut Resource,
+    info: Option<ResourceInfo>,
+    statistics: Option<ResourceStatistics>,
+) -> bool {
+    info.is_some_and(|info| resource.update(info))
+        | statistics.is_some_and(|s| set(&mut resource.write_ordering, s.write_ordering))
+}
+
+/// Brings an event about something that belongs to a resource into it; false
+/// when the connection is not there that it belongs to.
+fn merge_part(
+    owner: &mut Resource,
+    kind: EventKind,
+    destroy: bool,
+    changes: Option<&mut Vec<Change>>,
+) -> bool {
+    let (object, action) = match kind {
         EventKind::Device {
             resource,
             volume,
@@ -651,32 +765,21 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             info,
             statistics,
         } => {
-            let Some(owner) = state.by_name_mut(&resource) else {
-                return destroy;
-            };
-            let key = ObjectKey::Device { resource, volume };
+            let key = || ObjectKey::Device { resource, volume };
             if destroy {
-                if remove(&mut owner.devices, |d| d.volume == volume) {
-                    changed(key, Action::Destroy);
-                }
-                return true;
-            }
-            let Some(minor) = minor else { return true };
-            let (found, action) = entry(
-                &mut owner.devices,
-                |d| d.volume.cmp(&volume),
-                || Device::new(minor, volume),
-            );
-            let old = found.clone();
-            found.minor = minor;
-            if let Some(info) = info {
-                found.update(&info);
-            }
-            if let Some(statistics) = statistics {
-                found.statistics = *statistics;
-            }
-            if action == Action::Create || *found != old {
-                changed(key, action);
+                let removed = remove(&mut owner.devices, |d| d.volume == volume);
+                (removed.then(key), Action::Destroy)
+            } else {
+                let Some(minor) = minor else { return true };
+                let (found, action) = entry(
+                    &mut owner.devices,
+                    |d| d.volume.cmp(&volume),
+                    || Device::new(minor, volume),
+                );
+                let differs = set(&mut found.minor, minor)
+                    | info.is_some_and(|info| found.update(info))
+                    | statistics.is_some_and(|s| set(&mut found.statistics, s));
+                ((differs || action == Action::Create).then(key), action)
             }
         }
         EventKind::Connection {
@@ -687,45 +790,31 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             info,
             statistics,
         } => {
-            let Some(owner) = state.by_name_mut(&resource) else {
-                return destroy;
-            };
-            let key = ObjectKey::Connection {
+            let key = || ObjectKey::Connection {
                 resource,
                 peer_node_id,
             };
             if destroy {
-                if remove(&mut owner.connections, |c| c.peer_node_id == peer_node_id) {
-                    changed(key, Action::Destroy);
+                let removed = remove(&mut owner.connections, |c| c.peer_node_id == peer_node_id);
+                (removed.then(key), Action::Destroy)
+            } else {
+                // 8.4 lists the connection of a resource that is not configured
+                // in the initial state, and nowhere else.
+                if peer_node_id.is_none() && addresses.is_none() {
+                    return true;
                 }
-                return true;
-            }
-            // 8.4 lists the connection of a resource that is not configured
-            // in the initial state, and nowhere else.
-            if peer_node_id.is_none() && addresses.is_none() {
-                return true;
-            }
-            let (found, action) = entry(
-                &mut owner.connections,
-                |c| c.peer_node_id.cmp(&peer_node_id),
-                || Connection::new(peer_node_id),
-            );
-            let old = found.clone();
-            if name.is_some() {
-                found.name = name;
-            }
-            // 8.4 names the addresses here; 9 has events for paths.
-            if let (None, Some(pair)) = (peer_node_id, addresses) {
-                found.paths = vec![Path::new(pair, None)];
-            }
-            if let Some(info) = info {
-                found.update(&info);
-            }
-            if let Some(statistics) = statistics {
-                found.statistics = statistics;
-            }
-            if action == Action::Create || *found != old {
-                changed(key, action);
+                let (found, action) = entry(
+                    &mut owner.connections,
+                    |c| c.peer_node_id.cmp(&peer_node_id),
+                    || Connection::new(peer_node_id),
+                );
+                // 8.4 names the addresses here; 9 has events for paths.
+                let only = addresses.filter(|_| peer_node_id.is_none());
+                let differs = (name.is_some() && set(&mut found.name, name))
+                    | only.is_some_and(|pair| set(&mut found.paths, vec![Path::new(pair, None)]))
+                    | info.is_some_and(|info| found.update(info))
+                    | statistics.is_some_and(|s| set(&mut found.statistics, s));
+                ((differs || action == Action::Create).then(key), action)
             }
         }
         EventKind::PeerDevice {
@@ -735,37 +824,26 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             info,
             statistics,
         } => {
-            let connection = state
-                .by_name_mut(&resource)
-                .and_then(|r| r.connection_mut(peer_node_id));
-            let Some(owner) = connection else {
+            let Some(owner) = owner.connection_mut(peer_node_id) else {
                 return destroy || peer_node_id.is_none();
             };
-            let key = ObjectKey::PeerDevice {
+            let key = || ObjectKey::PeerDevice {
                 resource,
                 peer_node_id,
                 volume,
             };
             if destroy {
-                if remove(&mut owner.peer_devices, |p| p.volume == volume) {
-                    changed(key, Action::Destroy);
-                }
-                return true;
-            }
-            let (found, action) = entry(
-                &mut owner.peer_devices,
-                |p| p.volume.cmp(&volume),
-                || PeerDevice::new(volume),
-            );
-            let old = found.clone();
-            if let Some(info) = info {
-                found.update(&info);
-            }
-            if let Some(statistics) = statistics {
-                found.statistics = statistics;
-            }
-            if action == Action::Create || *found != old {
-                changed(key, action);
+                let removed = remove(&mut owner.peer_devices, |p| p.volume == volume);
+                (removed.then(key), Action::Destroy)
+            } else {
+                let (found, action) = entry(
+                    &mut owner.peer_devices,
+                    |p| p.volume.cmp(&volume),
+                    || PeerDevice::new(volume),
+                );
+                let differs = info.is_some_and(|info| found.update(info))
+                    | statistics.is_some_and(|s| set(&mut found.statistics, s));
+                ((differs || action == Action::Create).then(key), action)
             }
         }
         EventKind::Path {
@@ -774,41 +852,33 @@ fn merge(state: &mut State, event: Event, changes: &mut Vec<Change>) -> bool {
             addresses,
             established,
         } => {
-            let connection = state
-                .by_name_mut(&resource)
-                .and_then(|r| r.connection_mut(peer_node_id));
-            let Some(owner) = connection else {
+            let Some(owner) = owner.connection_mut(peer_node_id) else {
                 return destroy;
             };
-            let key = ObjectKey::Path {
-                resource,
-                peer_node_id,
-                addresses: addresses.clone(),
-            };
-            if destroy {
-                if remove(&mut owner.paths, |p| p.addresses == addresses) {
-                    changed(key, Action::Destroy);
-                }
-                return true;
-            }
             // These stay in the order in which they came.
             let found = owner.paths.iter_mut().find(|p| p.addresses == addresses);
-            match found {
-                Some(path) if path.established == established => {}
-                Some(path) => {
-                    path.established = established;
-                    changed(key, Action::Change);
+            let (differs, action) = match found {
+                _ if destroy => {
+                    let removed = remove(&mut owner.paths, |p| p.addresses == addresses);
+                    (removed, Action::Destroy)
                 }
+                Some(path) => (set(&mut path.established, established), Action::Change),
                 None => {
-                    owner.paths.push(Path::new(addresses, established));
-                    changed(key, Action::Create);
+                    owner.paths.push(Path::new(addresses.clone(), established));
+                    (true, Action::Create)
                 }
-            }
+            };
+            let key = || ObjectKey::Path {
+                resource,
+                peer_node_id,
+                addresses,
+            };
+            (differs.then(key), action)
         }
-        EventKind::Helper(_)
-        | EventKind::InitialStateDone
-        | EventKind::Legacy(_)
-        | EventKind::Unknown { .. } => {}
+        _ => return true,
+    };
+    if let (Some(object), Some(changes)) = (object, changes) {
+        changes.push(Change { object, action });
     }
     true
 }
@@ -822,6 +892,7 @@ fn entry<T>(
     match list.binary_search_by(order) {
         Ok(at) => (&mut list[at], Action::Change),
         Err(at) => {
+            make_room(list);
             list.insert(at, make());
             (&mut list[at], Action::Create)
         }
@@ -838,11 +909,25 @@ fn remove<T>(list: &mut Vec<T>, same: impl Fn(&T) -> bool) -> bool {
 /// and changed from the outside in.
 pub(crate) fn difference(old: &State, new: &State) -> Vec<Change> {
     // Nearly all are as they were.
-    let differ = |state: &State, other: &State| {
-        let resources = state.resources.iter();
-        objects(resources.filter(|r| other.by_name(&r.name) != Some(r)))
-    };
-    let (was, is) = (differ(old, new), differ(new, old));
+    let (mut was, mut is) = (Vec::new(), Vec::new());
+    let (mut before, mut after) = (old.resources.as_slice(), new.resources.as_slice());
+    while let ([a, before_rest @ ..], [b, after_rest @ ..]) = (before, after) {
+        let order = a.name.cmp(&b.name);
+        if order.is_le() {
+            before = before_rest;
+        }
+        if order.is_ge() {
+            after = after_rest;
+        }
+        if order.is_eq() && a == b {
+            continue;
+        }
+        was.extend(order.is_le().then_some(a));
+        is.extend(order.is_ge().then_some(b));
+    }
+    was.extend(before);
+    is.extend(after);
+    let (was, is) = (objects(was), objects(is));
     let gone = was.keys().filter(|key| !is.contains_key(key)).rev();
     let changes = gone.map(|key| (key, Action::Destroy));
     let made = is.iter().filter_map(|(key, value)| match was.get(key) {
@@ -869,7 +954,7 @@ enum Shallow {
     Path(Path),
 }
 
-fn objects<'r>(resources: impl Iterator<Item = &'r Resource>) -> BTreeMap<ObjectKey, Shallow> {
+fn objects(resources: Vec<&Resource>) -> BTreeMap<ObjectKey, Shallow> {
     let mut objects = BTreeMap::new();
     for resource in resources {
         let name = || resource.name.clone();

@@ -710,12 +710,7 @@ fn a_state_that_moves_is_read_again() {
         dumps(request, if asked == 0 { 4 } else { 8 })
     });
     let change = resource(cmd::RESOURCE_STATE, "r0", 1, Some(2));
-    // Silence: what was announced before the dumps is of no interest.
-    script
-        .announced
-        .lock()
-        .unwrap()
-        .extend([Step::Silence, live(change, 7)]);
+    script.announced.lock().unwrap().push_back(live(change, 7));
     let state = drbd.snapshot(TIMEOUT).unwrap();
     assert!(state.consistent);
     assert_eq!(
@@ -724,11 +719,64 @@ fn a_state_that_moves_is_read_again() {
     );
 }
 
+/// Where an event comes decides: before the first answer it is in all of
+/// them, after it the dumps are taken again. Helpers change nothing.
+#[test]
+fn events_come_between_the_answers() {
+    let change = || live(resource(cmd::RESOURCE_STATE, "r0", 1, Some(2)), 7);
+    let helper = || {
+        let message = message(cmd::HELPER, 0, 101, |top| {
+            top.nest(tla::NOTIFICATION_HEADER, |nest| {
+                nest.u32(1, 4);
+            });
+        });
+        live(message, 8)
+    };
+    for (command, at, step, readings) in [
+        (cmd::GET_RESOURCES, 0, change(), 1),
+        (cmd::GET_RESOURCES, 1, change(), 2),
+        (cmd::GET_DEVICES, 0, change(), 2),
+        (cmd::GET_DEVICES, 1, helper(), 1),
+        (cmd::GET_PEER_DEVICES, 0, change(), 2),
+        (cmd::GET_PEER_DEVICES, 0, Step::Overrun, 2),
+        (cmd::GET_DEVICES, 1, Step::Reply(netlink_error(105)), 2),
+    ] {
+        let what = format!("{command} {at} {step:?}");
+        let (drbd, script) = script(move |request, asked| {
+            let mut steps = dumps(request, 8);
+            if request[16] == command && asked == 0 {
+                steps.insert(at, step.clone());
+            }
+            steps
+        });
+        let state = drbd.snapshot(TIMEOUT).unwrap();
+        assert!(state.consistent, "{what}");
+        assert_eq!(state.resource("r0").unwrap().devices.len(), 2, "{what}");
+        let requests = script.requests.lock().unwrap();
+        let read = requests.iter().filter(|r| r[16] == cmd::GET_RESOURCES);
+        assert_eq!(read.count(), readings, "{what}");
+    }
+}
+
+/// Events may come faster than they can be read; a state there is all the same.
+#[test]
+fn a_flood_of_events_does_not_keep_the_state_away() {
+    let (drbd, script) = script(|request, _| dumps(request, 8));
+    script
+        .announced
+        .lock()
+        .unwrap()
+        .extend((0..40).map(|_| Step::Overrun));
+    let state = drbd.snapshot(TIMEOUT).unwrap();
+    assert!(!state.consistent);
+    assert_eq!(state.resource("r0").unwrap().devices.len(), 2);
+}
+
 #[test]
 fn a_state_that_never_rests_says_so() {
     let (drbd, script) = script(|request, _| dumps(request, 8));
     let change = || live(resource(cmd::RESOURCE_STATE, "r0", 1, Some(2)), 7);
-    let steps = (0..40).flat_map(|_| [Step::Silence, change()]);
+    let steps = (0..40).map(|_| change());
     script.announced.lock().unwrap().extend(steps);
     let state = drbd.snapshot(TIMEOUT).unwrap();
     assert!(!state.consistent);
@@ -935,6 +983,42 @@ fn a_gap_and_an_overrun_are_read_again() {
     assert_eq!(watcher.state().resource("r0").unwrap().role, Role::Primary);
     script.announced.lock().unwrap().push_back(Step::Overrun);
     assert_eq!(updates(&mut watcher), ["resynced: "]);
+}
+
+/// What is left of the time before a loss is not brought into a state from
+/// after it; and it is read first, so that the dump finds room and is the
+/// only one. What is in no state is told all the same.
+#[test]
+fn a_loss_takes_one_dump() {
+    let (drbd, script) = script(|_, asked| initial_state(if asked == 0 { 2 } else { 1 }));
+    let mut watcher = drbd.watch().unwrap();
+    let role = |role, seq| live(resource(cmd::RESOURCE_STATE, "r0", role, Some(2)), seq);
+    let helper = message(cmd::HELPER, NO_MINOR, 101, |top| {
+        top.nest(tla::NOTIFICATION_HEADER, |nest| {
+            nest.u32(1, 4);
+        });
+        top.nest(tla::HELPER, |nest| {
+            nest.string(1, b"fence-peer").u32(2, 0);
+        });
+    });
+    script.announced.lock().unwrap().extend([
+        role(1, 10),
+        Step::Overrun,
+        role(2, 12),
+        live(helper, 13),
+        // That was all, and the kernel announces again.
+        Step::Silence,
+        role(2, 20),
+    ]);
+    let seen = updates(&mut watcher);
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(seen[0], "Change resource r0");
+    assert!(seen[1].contains("fence-peer"), "{seen:?}");
+    assert_eq!(seen[2], "resynced: ");
+    assert_eq!(seen[3], "Change resource r0");
+    let requests = script.requests.lock().unwrap();
+    let dumps = requests.iter().filter(|r| r[16] == cmd::GET_INITIAL_STATE);
+    assert_eq!(dumps.count(), 2, "one to begin with, one for the loss");
 }
 
 #[test]

@@ -428,22 +428,19 @@ impl<'a, E: Endian> Message<'a, E> {
             .map_or(Ok(0), |attr| attr.u32())?;
         let continues = nh_type & schema::NOTIFY_CONTINUES != 0;
         let action = Action::from(nh_type & !schema::NOTIFY_CONTINUES);
-        let context = self.context()?;
-        let resource = || {
-            context.resource.clone().ok_or(WireError {
-                what: "event without resource",
-                at: 0,
-            })
-        };
-        let volume = || {
-            context.volume.ok_or(WireError {
-                what: "event without volume",
-                at: 0,
-            })
-        };
+        let Context {
+            resource,
+            volume,
+            peer_node_id,
+            name,
+            addresses,
+        } = self.context()?;
+        let missing = |what| WireError { what, at: 0 };
+        let no_resource = missing("event without resource");
+        let no_volume = missing("event without volume");
         let kind = match self.command {
             cmd::RESOURCE_STATE => EventKind::Resource {
-                resource: resource()?,
+                resource: resource.ok_or(no_resource)?,
                 info: self.resource()?,
                 statistics: self.resource_statistics()?,
                 new_name: self
@@ -456,34 +453,31 @@ impl<'a, E: Endian> Message<'a, E> {
                     .map(|attr| ResourceName::from_kernel(attr.string())),
             },
             cmd::DEVICE_STATE => EventKind::Device {
-                resource: resource()?,
-                volume: volume()?,
+                resource: resource.ok_or(no_resource)?,
+                volume: volume.ok_or(no_volume)?,
                 minor: self.minor,
                 info: self.device()?,
-                statistics: self.device_statistics()?.map(Box::new),
+                statistics: self.device_statistics()?,
             },
             cmd::CONNECTION_STATE => EventKind::Connection {
-                resource: resource()?,
-                peer_node_id: context.peer_node_id,
-                name: context.name.clone(),
-                addresses: context.addresses.clone(),
+                resource: resource.ok_or(no_resource)?,
+                peer_node_id,
+                name,
+                addresses,
                 info: self.connection()?,
                 statistics: self.connection_statistics()?,
             },
             cmd::PEER_DEVICE_STATE => EventKind::PeerDevice {
-                resource: resource()?,
-                volume: volume()?,
-                peer_node_id: context.peer_node_id,
+                resource: resource.ok_or(no_resource)?,
+                volume: volume.ok_or(no_volume)?,
+                peer_node_id,
                 info: self.peer_device()?,
                 statistics: self.peer_device_statistics()?,
             },
             cmd::PATH_STATE => EventKind::Path {
-                resource: resource()?,
-                peer_node_id: context.peer_node_id,
-                addresses: context.addresses.clone().ok_or(WireError {
-                    what: "path event without addresses",
-                    at: 0,
-                })?,
+                resource: resource.ok_or(no_resource)?,
+                peer_node_id,
+                addresses: addresses.ok_or(missing("path event without addresses"))?,
                 established: self.path_established()?,
             },
             cmd::HELPER => {
@@ -497,10 +491,10 @@ impl<'a, E: Endian> Message<'a, E> {
                     }
                 }
                 EventKind::Helper(HelperEvent {
-                    resource: context.resource.clone(),
+                    resource,
                     minor: self.minor,
-                    volume: context.volume,
-                    peer_node_id: context.peer_node_id,
+                    volume,
+                    peer_node_id,
                     name,
                     // A call carries a zero that means nothing.
                     status: status.filter(|_| action == Action::Response),
@@ -508,7 +502,7 @@ impl<'a, E: Endian> Message<'a, E> {
             }
             cmd::INITIAL_STATE_DONE => EventKind::InitialStateDone,
             cmd::EVENT if self.dialect == Dialect::V84 => {
-                EventKind::Legacy(Box::new(self.legacy(&context)?))
+                EventKind::Legacy(Box::new(self.legacy(resource)?))
             }
             command => EventKind::Unknown { command },
         };
@@ -521,12 +515,12 @@ impl<'a, E: Endian> Message<'a, E> {
     }
 
     /// 8.4's older kind of event, and its answer to GET_STATUS.
-    pub(crate) fn legacy(&self, context: &Context) -> Result<LegacyEvent, WireError> {
+    pub(crate) fn legacy(&self, resource: Option<ResourceName>) -> Result<LegacyEvent, WireError> {
         use state_info as nr;
         /// A bit of the bitmap is 4 KiB.
         const SECTORS_A_BIT: u64 = 8;
         let mut event = LegacyEvent {
-            resource: context.resource.clone(),
+            resource,
             minor: self.minor,
             ..LegacyEvent::default()
         };
@@ -582,7 +576,7 @@ impl<'a, E: Endian> Message<'a, E> {
         if self.dialect != Dialect::V84 || self.command != cmd::GET_STATUS {
             return Ok(None);
         }
-        Ok(Some(Box::new(self.legacy(&self.context()?)?)))
+        Ok(Some(Box::new(self.legacy(self.context()?.resource)?)))
     }
 
     /// Settings of a volume (9).

@@ -32,3 +32,4 @@ pub use state::{
     DiskFlags, MetaDisk, Path, PeerDevice, PeerDeviceFlags, PeerDeviceInfo, PeerDeviceStatistics,
     Resource, ResourceInfo, ResourceStatistics, ResyncSuspended, State, Suspended,
 };
+pub(crate) use update::{make_room, set};

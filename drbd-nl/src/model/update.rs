@@ -22,11 +22,28 @@ impl State {
     }
 }
 
+/// Makes room for one more. Nearly all lists of the model have one item, and
+/// would get room for four.
+pub(crate) fn make_room<T>(list: &mut Vec<T>) {
+    if list.is_empty() {
+        list.reserve_exact(1);
+    }
+}
+
+/// Puts a value in its place; whether that makes a difference.
+pub(crate) fn set<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let differs = *place != value;
+    if differs {
+        *place = value;
+    }
+    differs
+}
+
 impl Resource {
-    pub(crate) fn update(&mut self, info: &ResourceInfo) {
-        self.role = info.role;
-        self.suspended = info.suspended;
-        self.fail_io = info.fail_io;
+    pub(crate) fn update(&mut self, info: ResourceInfo) -> bool {
+        set(&mut self.role, info.role)
+            | set(&mut self.suspended, info.suspended)
+            | set(&mut self.fail_io, info.fail_io)
     }
 
     /// The connection to this peer; on 8.4, which has no ids, the only one.
@@ -38,30 +55,30 @@ impl Resource {
 }
 
 impl Device {
-    pub(crate) fn update(&mut self, info: &DeviceInfo) {
-        self.disk_state = info.disk_state;
-        self.intentional_diskless = info.intentional_diskless;
-        self.quorum = info.quorum;
-        self.open = info.open;
-        // 8.4 does not say it here; a dump may have said it before.
-        if info.backing_dev.is_some() {
-            self.backing_dev.clone_from(&info.backing_dev);
-        }
+    pub(crate) fn update(&mut self, info: DeviceInfo) -> bool {
+        set(&mut self.disk_state, info.disk_state)
+            | set(&mut self.intentional_diskless, info.intentional_diskless)
+            | set(&mut self.quorum, info.quorum)
+            | set(&mut self.open, info.open)
+            // 8.4 does not say it here; a dump may have said it before.
+            | (info.backing_dev.is_some() && set(&mut self.backing_dev, info.backing_dev))
     }
 }
 
 impl Connection {
-    pub(crate) fn update(&mut self, info: &ConnectionInfo) {
-        self.state = info.state;
-        self.peer_role = info.peer_role;
+    pub(crate) fn update(&mut self, info: ConnectionInfo) -> bool {
+        set(&mut self.state, info.state) | set(&mut self.peer_role, info.peer_role)
     }
 }
 
 impl PeerDevice {
-    pub(crate) fn update(&mut self, info: &PeerDeviceInfo) {
-        self.replication = info.replication;
-        self.peer_disk_state = info.peer_disk_state;
-        self.resync_suspended = info.resync_suspended;
-        self.peer_intentional_diskless = info.peer_intentional_diskless;
+    pub(crate) fn update(&mut self, info: PeerDeviceInfo) -> bool {
+        set(&mut self.replication, info.replication)
+            | set(&mut self.peer_disk_state, info.peer_disk_state)
+            | set(&mut self.resync_suspended, info.resync_suspended)
+            | set(
+                &mut self.peer_intentional_diskless,
+                info.peer_intentional_diskless,
+            )
     }
 }

@@ -123,6 +123,19 @@ impl<'a, E: Endian> Messages<'a, E> {
             order: PhantomData,
         }
     }
+
+    /// Those from the byte on that [`Messages::at`] gave.
+    pub(crate) fn resume(datagram: &'a [u8], at: usize) -> Self {
+        Self {
+            at,
+            ..Self::new(datagram)
+        }
+    }
+
+    /// Where the next one begins.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
 }
 
 impl<'a, E: Endian> Iterator for Messages<'a, E> {
