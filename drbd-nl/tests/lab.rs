@@ -31,8 +31,10 @@ use drbd_nl::{
     SuspendIoOptions, TimeoutType, Update, VerifyOptions, VolumeNumber,
 };
 use std::fs;
+use std::io::BufRead;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use uml_lab::{Disk, Lab};
 
@@ -76,6 +78,19 @@ fn life_cycle() {
             "all",
         ]))
         .unwrap();
+    // What it prints, as far as it has come.
+    let printed = Arc::new(Mutex::new(String::new()));
+    let (reader, text) = (oracle.stdout(), Arc::clone(&printed));
+    let reading = std::thread::spawn(move || {
+        for line in std::io::BufReader::new(reader)
+            .lines()
+            .map_while(Result::ok)
+        {
+            let mut text = text.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
     std::thread::scope(|scope| {
         let watching = scope.spawn(|| one.run_test_with("inner_watch", |c| c.deadline(LONG * 3)));
         // Whatever happens, the watching is ended.
@@ -86,14 +101,20 @@ fn life_cycle() {
             std::panic::resume_unwind(panic);
         }
     });
-    // What it has read it shall have printed.
-    std::thread::sleep(Duration::from_secs(2));
+    let ours = String::from_utf8(one.read_file(OUR_EVENTS).unwrap()).unwrap();
+    // The end of r0 is the end of the story: then it has printed everything.
+    let ends = |text: &str| text.matches("destroy resource name:r0\n").count();
+    assert!(ends(&ours) > 0, "{ours}");
+    for _ in 0..600 {
+        if ends(&printed.lock().unwrap()) >= ends(&ours) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     oracle.kill(15).unwrap();
-    let theirs = oracle.wait(TIMEOUT).unwrap().stdout_text();
-    compare_events(
-        &theirs,
-        &String::from_utf8(one.read_file(OUR_EVENTS).unwrap()).unwrap(),
-    );
+    oracle.wait(TIMEOUT).unwrap();
+    reading.join().unwrap();
+    compare_events(&printed.lock().unwrap(), &ours);
 }
 
 fn story(one: &uml_lab::Node, two: &uml_lab::Node) {
