@@ -155,8 +155,7 @@ fn time(
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let once = !std::env::args().any(|arg| arg == "--bench")
-        || std::env::args().any(|arg| arg == "--test");
+    let once = benches::once();
     let (samples, count) = if once { (1, 50) } else { (5, 1000) };
     for resources in if once { [10, 100] } else { [3_400, 34_000] } {
         let large = text(resources)?;

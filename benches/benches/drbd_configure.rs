@@ -46,8 +46,7 @@ fn main() -> Result<()> {
     if let Ok(samples) = std::env::var("SAMPLES") {
         return inside(samples.parse()?);
     }
-    let once = !std::env::args().any(|arg| arg == "--bench")
-        || std::env::args().any(|arg| arg == "--test");
+    let once = benches::once();
     let lab = Lab::builder()
         .name("bench-configure")
         .packages(["drbd-utils"])

@@ -5,6 +5,8 @@
 //! once said of a resource with a volume and a peer, repeated for 1, 100 and
 //! 1 000 resources. Ours: `Drbd::snapshot` (five dumps) and `Watcher::refresh`
 //! (one). Rival: a C loop that sends the same dumps and receives the bytes.
+//! All of it on one processor, so that every bit of work counts, and none is
+//! hidden behind that of the kernel's part.
 //!
 //! Aim: at most 1.3 times the C loop.
 //!
@@ -12,10 +14,13 @@
 
 use benches::allocations::{Counting, allocations};
 use benches::recorded::{DUMPS, EVENTS, Recorded};
+use benches::rival::{c_loop, samples_of, timed};
 use drbd_nl::Drbd;
 use drbd_nl::schema::{cmd, ctrl};
 use drbd_nl::socket::{Connector, Datagram, Deadline, Received, Transport};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
@@ -23,7 +28,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -44,8 +49,9 @@ fn answers(recorded: &Recorded, count: u16) -> Result<BTreeMap<u8, Vec<Vec<u8>>>
         answers.insert(command, all?);
     }
     let mut state = Vec::new();
-    for command in EVENTS {
-        for number in 0..count {
+    // One resource after the other, as the kernel does.
+    for number in 0..count {
+        for command in EVENTS {
             state.push(recorded.about(command, number)?);
         }
     }
@@ -136,47 +142,28 @@ fn least(times: Vec<f64>) -> f64 {
     times.into_iter().fold(f64::INFINITY, f64::min) * 1000.0
 }
 
-fn timed(samples: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut times = Vec::new();
-    for _ in 0..samples {
-        let start = Instant::now();
-        run()?;
-        times.push(start.elapsed().as_secs_f64() * 1000.0);
-    }
-    Ok(least(times))
-}
-
 fn rival(program: &Path, fd: &OwnedFd, id: u16, samples: usize, dumps: &[u8]) -> Result<f64> {
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args([id.to_string(), samples.to_string(), "0".to_owned()])
         .args(dumps.iter().map(ToString::to_string))
-        .stdin(Stdio::from(fd.try_clone()?))
-        .output()?;
-    if !output.status.success() {
-        return Err(format!("{}: {output:?}", program.display()).into());
-    }
-    let text = String::from_utf8(output.stdout)?;
-    let times: std::result::Result<_, _> = text.lines().map(str::parse).collect();
-    Ok(least(times?))
+        .stdin(Stdio::from(fd.try_clone()?));
+    Ok(least(samples_of(&mut command)?))
 }
 
 fn main() -> Result<()> {
-    let once = !std::env::args().any(|arg| arg == "--bench")
-        || std::env::args().any(|arg| arg == "--test");
+    let once = benches::once();
     let (samples, counts): (usize, &[u16]) = if once {
         (1, &[1, 10])
     } else {
         (101, &[1, 100, 1000])
     };
-    let c_loop = std::env::current_exe()?.with_file_name("drbd_rival_host");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/drbd_rival.c");
-    let compiled = Command::new("cc")
-        .args(["-O2", "-o"])
-        .args([&c_loop, &source])
-        .status()?;
-    if !compiled.success() {
-        return Err("the rival does not compile".into());
-    }
+    let program = c_loop("drbd_rival_host")?;
+    let all = sched_getaffinity(Pid::from_raw(0))?;
+    let first = (0..CpuSet::count()).find(|&at| all.is_set(at).unwrap_or(false));
+    let mut here = CpuSet::new();
+    here.set(first.ok_or("no processor")?)?;
+    sched_setaffinity(Pid::from_raw(0), &here)?;
     let recorded = Recorded::load()?;
     println!("least of {samples}");
     println!("resources  query       ours us  C loop us  ratio  us/resource  allocations/resource");
@@ -221,8 +208,8 @@ fn main() -> Result<()> {
             };
             let (allocated, result) = allocations(&mut run);
             result?;
-            let time = timed(samples, run)?;
-            let floor = rival(&c_loop, &ours, recorded.id, samples, dumps)?;
+            let time = least(timed(samples, run)?);
+            let floor = rival(&program, &ours, recorded.id, samples, dumps)?;
             let each = f64::from(count);
             println!(
                 "{count:>9}  {query:<9} {time:>9.0} {floor:>10.0} {:>6.2} {:>12.2} {:>21.1}",

@@ -17,6 +17,7 @@
 //! `cargo bench -p benches --bench drbd_state`; needs `cc`. The system calls
 //! are counted by strace in a run of its own.
 
+use benches::rival::{c_loop, median, output, samples_of, timed};
 use drbd_nl::schema::cmd;
 use drbd_nl::socket::{Connector, Deadline, Kernel, Received, Transport};
 use drbd_nl::{
@@ -25,7 +26,6 @@ use drbd_nl::{
 };
 use std::error::Error;
 use std::io;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,19 +45,9 @@ fn main() -> Result<()> {
     if std::env::var("COUNTS").is_ok() {
         return inside();
     }
-    // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
-    let once = !std::env::args().any(|arg| arg == "--bench")
-        || std::env::args().any(|arg| arg == "--test");
+    let once = benches::once();
     let program = std::env::current_exe()?;
-    let rival = program.with_file_name("drbd_rival");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/drbd_rival.c");
-    let compiled = Command::new("cc")
-        .args(["-O2", "-o"])
-        .args([&rival, &source])
-        .status()?;
-    if !compiled.success() {
-        return Err("the rival does not compile".into());
-    }
+    let rival = c_loop("drbd_rival")?;
     let lab = Lab::builder()
         .name("bench-drbd")
         .packages(["drbd-utils", "strace"])
@@ -76,40 +66,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// Median of so many runs, in milliseconds.
-fn timed(samples: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut times = Vec::new();
-    for _ in 0..samples {
-        let start = Instant::now();
-        run()?;
-        times.push(start.elapsed().as_secs_f64() * 1000.0);
-    }
-    Ok(median(times))
-}
-
-fn program(name: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(name).args(args).output()?;
-    if !output.status.success() {
-        return Err(format!("{name} {args:?}: {output:?}").into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 /// Asks in one of our two ways, some times; the median.
 fn ask(query: &str, samples: usize) -> Result<f64> {
     let drbd = Drbd::open()?;
-    if query == "snapshot" {
-        return timed(samples, || {
-            drbd.snapshot(LIMIT).map(drop).map_err(Into::into)
-        });
-    }
     let mut watcher = drbd.watch()?;
-    timed(samples, || watcher.refresh().map(drop).map_err(Into::into))
+    let times = timed(samples, || match query {
+        "snapshot" => drbd.snapshot(LIMIT).map(drop).map_err(Into::into),
+        _ => watcher.refresh().map(drop).map_err(Into::into),
+    });
+    times.map(median)
 }
 
 /// The dumps that a query takes.
@@ -145,16 +110,14 @@ fn rival_args(drbd: &Drbd, query: &str, samples: usize) -> Vec<String> {
 fn system_calls(args: &[String], query: &str, times: impl Fn(usize) -> Vec<String>) -> Result<f64> {
     let mut totals = Vec::new();
     for samples in [1, 11] {
-        let output = Command::new("strace")
+        let mut command = Command::new("strace");
+        command
             .args(["-f", "-c", "-U", "calls,name", "-o", "/tmp/calls"])
             .args(args)
             .args(times(samples))
             .env("QUERY", query)
-            .env("SAMPLES", samples.to_string())
-            .output()?;
-        if !output.status.success() {
-            return Err(format!("strace {args:?}: {output:?}").into());
-        }
+            .env("SAMPLES", samples.to_string());
+        output(&mut command)?;
         let table = std::fs::read_to_string("/tmp/calls")?;
         let total = table
             .lines()
@@ -186,20 +149,15 @@ fn inside() -> Result<()> {
             drbd.snapshot(LIMIT)?.resources.len(),
             usize::try_from(count)?
         );
-        let status = ["status", "--verbose", "--statistics"];
-        let theirs = timed(samples, || program("drbdsetup", &status).map(drop))?;
-        let nothing = timed(samples, || program("/bin/true", &[]).map(drop))?;
+        let mut status = Command::new("drbdsetup");
+        status.args(["status", "--verbose", "--statistics"]);
+        let theirs = median(timed(samples, || output(&mut status).map(drop))?);
+        let mut nothing = Command::new("/bin/true");
+        let nothing = median(timed(samples, || output(&mut nothing).map(drop))?);
         for query in ["snapshot", "refresh"] {
             let ours = ask(query, samples)?;
             let args = rival_args(&drbd, query, samples);
-            let args: Vec<_> = args.iter().map(String::as_str).collect();
-            let times = program(&rival, &args)?;
-            let floor = median(
-                times
-                    .lines()
-                    .map(str::parse)
-                    .collect::<std::result::Result<_, _>>()?,
-            );
+            let floor = median(samples_of(Command::new(&rival).args(args))?);
             let calls = system_calls(std::slice::from_ref(&own), query, |_| Vec::new())?;
             let least = system_calls(std::slice::from_ref(&rival), query, |n| {
                 rival_args(&drbd, query, n)

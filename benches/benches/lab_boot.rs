@@ -16,9 +16,7 @@ use uml_lab::{Lab, LabBuilder};
 const AIM: f64 = 8.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
-    let once = !std::env::args().any(|arg| arg == "--bench")
-        || std::env::args().any(|arg| arg == "--test");
+    let once = benches::once();
     let samples = if once { 1 } else { 5 };
     // Unpacks what is missing, which is not the question.
     drop(lab().start()?);

@@ -17,9 +17,7 @@ use uml_lab::{Disk, Lab, Node};
 const BLOCKS: u32 = 1000;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
-    let once = !std::env::args().any(|arg| arg == "--bench")
-        || std::env::args().any(|arg| arg == "--test");
+    let once = benches::once();
     let (samples, blocks) = if once { (1, 10) } else { (5, BLOCKS) };
     let lab = Lab::builder()
         .name("bench-disks")
