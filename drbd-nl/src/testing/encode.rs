@@ -4,8 +4,8 @@ use crate::dialect::Dialect;
 use crate::dialect::decode::meta_wire;
 use crate::model::{
     AddressPair, Connection, ConnectionState, Device, DeviceOptions, DiskOptions, NetOptions,
-    NodeId, Path, PeerDevice, PeerDeviceOptions, Resource, ResourceName, ResourceOptions, Text,
-    Uuid, VolumeNumber,
+    NodeId, Path, PeerDevice, PeerDeviceOptions, Resource, ResourceName, ResourceOptions, Sectors,
+    Text, Uuid, VolumeNumber,
 };
 use crate::schema::{
     NO_MINOR, cfg_context as ctx, cfg_reply, cmd, codes, connection_info, connection_statistics,
@@ -351,7 +351,7 @@ impl Voice {
             let s = &c.statistics;
             nest.u8(connection_statistics::CONN_CONGESTED, u8::from(s.congested));
             if self.dialect == Dialect::V9 {
-                let flight = |n: Option<crate::model::Sectors>| n.map_or(0, |n| n.0);
+                let flight = |n: Option<Sectors>| n.map_or(0, |n| n.0);
                 nest.u64(
                     connection_statistics::AP_IN_FLIGHT,
                     flight(s.application_in_flight),
@@ -381,6 +381,9 @@ impl Voice {
             if let Some(diskless) = p.peer_intentional_diskless {
                 nest.u8(info::PEER_IS_INTENTIONAL_DISKLESS, u8::from(diskless));
             }
+            if let Some(parallel) = suspended.max_parallel {
+                nest.u32(info::PEER_RESYNC_SUSP_MAX_PARALLEL, u32::from(parallel));
+            }
         });
         let s = &p.statistics;
         self.nest(top, tla::PEER_DEVICE_STATISTICS, |nest| {
@@ -395,14 +398,34 @@ impl Voice {
                     s.bitmap_uuid.map_or(0, |uuid| uuid.0),
                 )
                 .u32(nr::PEER_DEV_FLAGS, s.flags.bits());
-            if let Some(total) = s.resync_total.filter(|_| self.dialect == Dialect::V9) {
-                nest.u64(nr::PEER_DEV_RS_TOTAL, total.0);
+            // 8.4 tells of none of these.
+            if self.dialect == Dialect::V84 {
+                return;
             }
-            if let Some(left) = s.verify_left {
-                nest.u64(nr::PEER_DEV_OV_LEFT, left.0);
+            let sectors = |n: Option<Sectors>| n.map(|n| n.0);
+            let (recent, long) = (s.resync_recent, s.resync_recent_long);
+            for (number, value) in [
+                (nr::PEER_DEV_RS_TOTAL, sectors(s.resync_total)),
+                (nr::PEER_DEV_OV_START_SECTOR, sectors(s.verify_start)),
+                (nr::PEER_DEV_OV_STOP_SECTOR, sectors(s.verify_stop)),
+                (nr::PEER_DEV_OV_POSITION, sectors(s.verify_position)),
+                (nr::PEER_DEV_OV_LEFT, sectors(s.verify_left)),
+                (nr::PEER_DEV_OV_SKIPPED, sectors(s.verify_skipped)),
+                (nr::PEER_DEV_RS_SAME_CSUM, s.resync_same_checksum),
+                (nr::PEER_DEV_RS_DT_START_MS, s.resync_elapsed_ms),
+                (nr::PEER_DEV_RS_PAUSED_MS, s.resync_paused_ms),
+                (nr::PEER_DEV_RS_DT0_MS, recent.map(|(ms, _)| ms)),
+                (nr::PEER_DEV_RS_DB0_SECTORS, sectors(recent.map(|(_, n)| n))),
+                (nr::PEER_DEV_RS_DT1_MS, long.map(|(ms, _)| ms)),
+                (nr::PEER_DEV_RS_DB1_SECTORS, sectors(long.map(|(_, n)| n))),
+                (nr::PEER_DEV_UUID_FLAGS, s.uuid_flags),
+            ] {
+                if let Some(value) = value {
+                    nest.u64(number, value);
+                }
             }
-            if let Some(flags) = s.uuid_flags {
-                nest.u64(nr::PEER_DEV_UUID_FLAGS, flags);
+            if let Some(rate) = s.resync_wanted_rate {
+                nest.u32(nr::PEER_DEV_RS_C_SYNC_RATE, rate);
             }
         });
     }
@@ -494,4 +517,363 @@ pub(super) fn control(kind: u16, code: i32) -> Vec<u8> {
 /// Whether the peer has been reached.
 pub(super) fn up(connection: &Connection) -> bool {
     connection.state == ConnectionState::Connected
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::codec::{Decoded, Reply, decode};
+    use crate::events::{Action, Event, EventKind, HelperEvent, LegacyEvent};
+    use crate::model::{
+        ConnectionStatistics, DeviceStatistics, DiskFlags, DiskState, MetaDisk, Minor,
+        PeerDeviceFlags, PeerDeviceStatistics, ReplicationState, ResyncSuspended, Role, State,
+        Suspended, TimeoutType, WriteOrdering,
+    };
+
+    const FAMILY: u16 = 28;
+    const FLAGS: usize = 20;
+
+    /// A resource in which every number is another one, and one flag is set.
+    fn full(dialect: Dialect, set: usize, meta_disk: MetaDisk) -> Resource {
+        let nine = dialect == Dialect::V9;
+        let (mut numbers, mut flags) = (100u32.., 0..FLAGS);
+        let mut short = || numbers.next().unwrap();
+        let mut flag = || flags.next().unwrap() == set;
+        let mut resource = Resource::new(ResourceName::from_kernel(b"r\xff"));
+        resource.role = Role::Primary;
+        resource.suspended = Suspended {
+            user: flag(),
+            no_data: flag(),
+            fencing: flag(),
+            quorum: nine.then_some(flag()),
+        };
+        resource.fail_io = nine.then_some(flag());
+        resource.write_ordering = Some(WriteOrdering::from(2));
+        resource.node_id = nine.then_some(NodeId(short()));
+        resource.options = Some(ResourceOptions::defaults(dialect));
+
+        let mut device = Device::new(Minor(short()), VolumeNumber(short()));
+        device.disk_state = DiskState::Consistent;
+        device.intentional_diskless = nine.then_some(flag());
+        device.quorum = nine.then_some(flag());
+        device.open = nine.then_some(flag());
+        device.backing_dev = Some("/dev/sdb".into());
+        device.meta_disk = Some(meta_disk);
+        device.options = Some(DiskOptions::defaults(dialect));
+        device.device_options = nine.then(|| DeviceOptions::defaults(dialect));
+        device.statistics = DeviceStatistics {
+            size: Sectors(short().into()),
+            read: Sectors(short().into()),
+            written: Sectors(short().into()),
+            al_writes: short().into(),
+            bm_writes: short().into(),
+            upper_pending: short(),
+            lower_pending: short(),
+            upper_blocked: flag(),
+            lower_blocked: flag(),
+            al_suspended: flag(),
+            exposed_data_uuid: Some(Uuid(short().into())),
+            current_uuid: Some(Uuid(short().into())),
+            disk_flags: DiskFlags::from_bits_retain(short()),
+            history_uuids: vec![Uuid(short().into()), Uuid(short().into())],
+        };
+        resource.devices = vec![device];
+
+        let mut connection = Connection::new(nine.then_some(NodeId(short())));
+        connection.name = nine.then(|| "n1".into());
+        connection.state = ConnectionState::Connected;
+        connection.peer_role = Role::Secondary;
+        let addresses = AddressPair {
+            local: "10.0.0.1:7788".parse().unwrap(),
+            remote: "[fd77::1]:7788".parse().unwrap(),
+        };
+        connection.paths = vec![Path::new(addresses, nine.then_some(flag()))];
+        connection.options = Some(NetOptions::defaults(dialect));
+        let flight = |n: u32| nine.then_some(Sectors(n.into()));
+        connection.statistics = ConnectionStatistics {
+            congested: flag(),
+            application_in_flight: flight(short()),
+            resync_in_flight: flight(short()),
+        };
+
+        let mut peer = PeerDevice::new(resource.devices[0].volume);
+        peer.replication = ReplicationState::SyncTarget;
+        peer.peer_disk_state = DiskState::Outdated;
+        peer.resync_suspended = ResyncSuspended {
+            user: flag(),
+            peer: flag(),
+            dependency: flag(),
+            max_parallel: nine.then_some(flag()),
+        };
+        peer.peer_intentional_diskless = nine.then_some(flag());
+        peer.options = nine.then(|| PeerDeviceOptions::defaults(dialect));
+        let mut long = || u64::from(short());
+        let (received, sent) = (Sectors(long()), Sectors(long()));
+        peer.statistics = PeerDeviceStatistics {
+            received,
+            sent,
+            out_of_sync: Sectors(long()),
+            resync_failed: Sectors(long()),
+            bitmap_uuid: Some(Uuid(long())),
+            resync_total: nine.then_some(Sectors(long())),
+            verify_start: nine.then_some(Sectors(long())),
+            verify_stop: nine.then_some(Sectors(long())),
+            verify_position: nine.then_some(Sectors(long())),
+            verify_left: nine.then_some(Sectors(long())),
+            verify_skipped: nine.then_some(Sectors(long())),
+            resync_same_checksum: nine.then_some(long()),
+            resync_elapsed_ms: nine.then_some(long()),
+            resync_paused_ms: nine.then_some(long()),
+            resync_recent: nine.then_some((long(), Sectors(long()))),
+            resync_recent_long: nine.then_some((long(), Sectors(long()))),
+            uuid_flags: nine.then_some(long()),
+            pending: short(),
+            unacked: short(),
+            flags: PeerDeviceFlags::from_bits_retain(short()),
+            resync_wanted_rate: nine.then_some(short()),
+        };
+        connection.peer_devices = vec![peer];
+        resource.connections = vec![connection];
+        resource
+    }
+
+    fn objects(r: &Resource) -> [Object<'_>; 5] {
+        let c = &r.connections[0];
+        [
+            Object::Resource(r),
+            Object::Device(r, &r.devices[0]),
+            Object::Connection(r, c),
+            Object::PeerDevice(r, c, &c.peer_devices[0]),
+            Object::Path(r, c, &c.paths[0]),
+        ]
+    }
+
+    fn voice(dialect: Dialect, strange: bool) -> Voice {
+        let family = FAMILY;
+        Voice {
+            dialect,
+            family,
+            strange,
+        }
+    }
+
+    fn event(dialect: Dialect, bytes: &[u8]) -> Event {
+        match &mut decode::<Native>(dialect, FAMILY, bytes).unwrap()[..] {
+            [Decoded::Event(event)] => event.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reply(dialect: Dialect, bytes: &[u8]) -> Reply {
+        match &mut decode::<Native>(dialect, FAMILY, bytes).unwrap()[..] {
+            [Decoded::Reply(reply)] => *reply.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Without what only a dump tells.
+    fn announced(dialect: Dialect, mut r: Resource) -> Resource {
+        (r.options, r.node_id) = (None, None);
+        for d in &mut r.devices {
+            (d.meta_disk, d.options, d.device_options) = (None, None, None);
+            d.backing_dev = d.backing_dev.take().filter(|_| dialect == Dialect::V9);
+        }
+        for c in &mut r.connections {
+            c.options = None;
+            c.peer_devices.iter_mut().for_each(|p| p.options = None);
+        }
+        r
+    }
+
+    #[test]
+    fn what_is_announced_is_read() {
+        for (dialect, set) in [Dialect::V84, Dialect::V9]
+            .into_iter()
+            .flat_map(|dialect| (0..=FLAGS).map(move |set| (dialect, set)))
+        {
+            let resource = full(dialect, set, MetaDisk::Internal);
+            let mut state = State::empty();
+            for object in objects(&resource) {
+                if dialect == Dialect::V84 && matches!(object, Object::Path(..)) {
+                    continue;
+                }
+                let bytes = voice(dialect, set % 2 == 0).event(object, 0x8002);
+                let event = event(dialect, &bytes);
+                assert_eq!((event.action, event.continues), (Action::Change, true));
+                assert_eq!(state.apply(event).len(), 1);
+            }
+            assert_eq!(state.resources, [announced(dialect, resource)]);
+        }
+    }
+
+    #[test]
+    fn what_is_dumped_is_read() {
+        for (dialect, meta_disk) in [Dialect::V84, Dialect::V9].into_iter().flat_map(|dialect| {
+            [
+                MetaDisk::Internal,
+                MetaDisk::Flexible("/dev/sdc".into()),
+                MetaDisk::Indexed("/dev/sdc".into(), 3),
+                MetaDisk::Other("/dev/sdc".into(), -1),
+            ]
+            .map(|meta_disk| (dialect, meta_disk))
+        }) {
+            let r = full(dialect, FLAGS, meta_disk);
+            let commands = [
+                cmd::GET_RESOURCES,
+                cmd::GET_DEVICES,
+                cmd::GET_CONNECTIONS,
+                cmd::GET_PEER_DEVICES,
+                cmd::GET_PATHS,
+            ];
+            for (object, command) in objects(&r).into_iter().zip(commands) {
+                let bytes = voice(dialect, false).dumped(command, object);
+                let reply = reply(dialect, &bytes);
+                assert_eq!((reply.command, reply.ret_code), (command, codes::NO_ERROR));
+                assert_eq!(reply.resource_name.as_ref(), Some(&r.name));
+                match object {
+                    Object::Resource(r) => {
+                        assert_eq!(reply.resource_options, r.options);
+                        assert_eq!(reply.node_id, r.node_id);
+                        let ordering = reply.resource_statistics.unwrap().write_ordering;
+                        assert_eq!(ordering, r.write_ordering);
+                    }
+                    Object::Device(_, d) => {
+                        let parts = (&d.backing_dev, &d.meta_disk, &d.options);
+                        let disk = reply.disk.unwrap();
+                        assert_eq!(parts, (&Some(disk.0), &Some(disk.1), &Some(disk.2)));
+                        assert_eq!(reply.device_options, d.device_options);
+                        assert_eq!(reply.device_statistics.as_ref(), Some(&d.statistics));
+                        assert_eq!((reply.minor, reply.volume), (Some(d.minor), Some(d.volume)));
+                    }
+                    Object::Connection(_, c) => {
+                        assert_eq!(reply.net_options, c.options);
+                        assert_eq!(reply.connection_name, c.name);
+                        assert_eq!(reply.peer_node_id, c.peer_node_id);
+                        assert_eq!(reply.connection_statistics.as_ref(), Some(&c.statistics));
+                        let paths = match dialect {
+                            Dialect::V84 => reply.addresses.into_iter().collect(),
+                            Dialect::V9 => reply.paths.into_iter().map(|p| p.addresses).collect(),
+                        };
+                        let pairs: Vec<_> = c.paths.iter().map(|p| p.addresses.clone()).collect();
+                        assert_eq!(pairs, Vec::from_iter::<Vec<_>>(paths));
+                    }
+                    Object::PeerDevice(_, _, p) => {
+                        assert_eq!(reply.peer_device_options, p.options);
+                        assert_eq!(reply.peer_device_statistics.as_ref(), Some(&p.statistics));
+                    }
+                    Object::Path(..) => assert_eq!(reply.path_established, Some(false)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_read() {
+        for number in 0..3 {
+            let bytes = voice(Dialect::V9, true).timeout_type(5, number);
+            let reply = reply(Dialect::V9, &bytes);
+            assert_eq!(reply.timeout_type, Some(TimeoutType::from(number)));
+            assert_eq!((reply.minor, reply.status84), (Some(Minor(5)), None));
+        }
+        let texts = ["one".into(), "two".into()];
+        let bytes = voice(Dialect::V9, true).answer(cmd::ATTACH, NO_MINOR, -2, &texts);
+        let answer = reply(Dialect::V9, &bytes);
+        assert_eq!((answer.ret_code, answer.minor), (-2, None));
+        assert_eq!((&answer.info[..], answer.timeout_type), (&texts[..], None));
+
+        let bytes = voice(Dialect::V84, true).status84(5, Some(Uuid(77)), 3);
+        let status = *reply(Dialect::V84, &bytes).status84.unwrap();
+        // A bit is 4 KiB.
+        let sectors = Some(Sectors(24));
+        let expected = LegacyEvent {
+            minor: Some(Minor(5)),
+            reason: 1,
+            uuids: vec![0, 77, 0, 0],
+            out_of_sync: sectors,
+            resync_total: sectors,
+            ..LegacyEvent::default()
+        };
+        assert_eq!(status, expected);
+        // Which other commands have no use for, nor the other family.
+        assert_eq!(reply(Dialect::V9, &bytes).status84, None);
+    }
+
+    #[test]
+    fn what_has_no_object_is_read() {
+        let about = About {
+            resource: Some(ResourceName::from_kernel(b"r0")),
+            volume: Some(VolumeNumber(3)),
+            minor: Some(5),
+            peer: Some(NodeId(7)),
+            ..About::default()
+        };
+        for response in [false, true] {
+            let bytes = voice(Dialect::V9, true).helper(&about, "fence-peer", response);
+            let expected = HelperEvent {
+                resource: about.resource.clone(),
+                minor: Some(Minor(5)),
+                volume: about.volume,
+                peer_node_id: about.peer,
+                name: "fence-peer".into(),
+                status: response.then_some(0),
+            };
+            assert_eq!(event(Dialect::V9, &bytes).kind, EventKind::Helper(expected));
+        }
+        let name = ResourceName::from_kernel(b"r9");
+        let renamed = event(
+            Dialect::V9,
+            &voice(Dialect::V9, true).renamed(&about, &name),
+        );
+        let EventKind::Resource { new_name, .. } = renamed.kind else {
+            panic!("{renamed:?}");
+        };
+        assert_eq!((renamed.action, new_name), (Action::Rename, Some(name)));
+        // The older kind of event, of 8.4 alone.
+        let numbers = state_info::SIB_REASON..=state_info::RS_PENDING_CNT;
+        let bytes = voice(Dialect::V84, false).message(cmd::EVENT, 0, Some(5), 0, |top| {
+            top.nest(tla::CFG_CONTEXT, |nest| {
+                nest.string(ctx::CTX_RESOURCE_NAME, b"r0");
+            });
+            top.nest(tla::STATE_INFO, |nest| {
+                for number in numbers {
+                    let value = 100 + u64::from(number);
+                    // As `struct state_info` has them.
+                    match number {
+                        state_info::HELPER => nest.string(number, b"fence-peer"),
+                        state_info::UUIDS => nest.bytes(number, &Native::put64(value)),
+                        3 | 4 | 9..=12 | 15..=20 => nest.u64(number, value),
+                        _ => nest.u32(number, 100 + u32::from(number)),
+                    };
+                }
+            });
+        });
+        let bits = |number: u64| Some(Sectors((100 + number) * 8));
+        let expected = LegacyEvent {
+            resource: about.resource,
+            minor: Some(Minor(5)),
+            reason: 101,
+            state: Some(102),
+            capacity: Some(Sectors(103)),
+            exposed_data_uuid: Some(Uuid(104)),
+            previous_state: Some(105),
+            new_state: Some(106),
+            uuids: vec![107],
+            disk_flags: Some(DiskFlags::from_bits_retain(108)),
+            total: bits(9),
+            out_of_sync: bits(10),
+            resync_total: bits(11),
+            resync_failed: bits(12),
+            helper: Some("fence-peer".into()),
+            helper_status: Some(114),
+            counters: std::array::from_fn(|at| Some(115 + u64::try_from(at).unwrap())),
+        };
+        let legacy = event(Dialect::V84, &bytes).kind;
+        assert_eq!(legacy, EventKind::Legacy(Box::new(expected)));
+        let command = cmd::EVENT;
+        assert_eq!(
+            event(Dialect::V9, &bytes).kind,
+            EventKind::Unknown { command }
+        );
+    }
 }
