@@ -269,7 +269,9 @@ pub enum RawEvent {
     /// An event.
     Event(Event),
     /// The receive buffer overflowed: at least one event is lost. The
-    /// stream goes on; read the state again.
+    /// stream goes on. Until everything is read that is waiting (until
+    /// [`RawEvents::try_next`] gives `None`) the kernel loses more without
+    /// saying so; then ask for the state again.
     Overrun,
     /// The module was unloaded. The stream goes on when it is loaded again.
     ModuleUnloaded,

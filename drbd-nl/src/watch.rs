@@ -474,10 +474,9 @@ impl<T: Transport> Watcher<T> {
     fn forget_early(&mut self) {
         let mut early = std::mem::take(&mut self.early);
         early.retain(|event| matches!(event.kind, EventKind::Helper(_)));
-        early.sort_by(|a, b| match before(a.seq, b.seq) {
-            true => Ordering::Less,
-            false => b.seq.cmp(&a.seq),
-        });
+        if let Some(some) = early.first().map(|event| event.seq) {
+            early.sort_by_key(|event| event.seq.wrapping_sub(some).cast_signed());
+        }
         early.into_iter().for_each(|event| self.apply(event));
     }
 

@@ -284,6 +284,19 @@ fn live(mut bytes: Vec<u8>, seq: u32) -> Step {
     Step::Raw(bytes, 0)
 }
 
+/// The call of a helper program.
+fn helper(name: &str, seq: u32) -> Step {
+    let message = message(cmd::HELPER, NO_MINOR, 101, |top| {
+        top.nest(tla::NOTIFICATION_HEADER, |nest| {
+            nest.u32(1, 4);
+        });
+        top.nest(tla::HELPER, |nest| {
+            nest.string(1, name.as_bytes()).u32(2, 0);
+        });
+    });
+    live(message, seq)
+}
+
 fn is_dump(request: &[u8]) -> bool {
     u16::from_ne_bytes([request[6], request[7]]) & 0x300 == 0x300
 }
@@ -724,19 +737,11 @@ fn a_state_that_moves_is_read_again() {
 #[test]
 fn events_come_between_the_answers() {
     let change = || live(resource(cmd::RESOURCE_STATE, "r0", 1, Some(2)), 7);
-    let helper = || {
-        let message = message(cmd::HELPER, 0, 101, |top| {
-            top.nest(tla::NOTIFICATION_HEADER, |nest| {
-                nest.u32(1, 4);
-            });
-        });
-        live(message, 8)
-    };
     for (command, at, step, readings) in [
         (cmd::GET_RESOURCES, 0, change(), 1),
         (cmd::GET_RESOURCES, 1, change(), 2),
         (cmd::GET_DEVICES, 0, change(), 2),
-        (cmd::GET_DEVICES, 1, helper(), 1),
+        (cmd::GET_DEVICES, 1, helper("fence-peer", 8), 1),
         (cmd::GET_PEER_DEVICES, 0, change(), 2),
         (cmd::GET_PEER_DEVICES, 0, Step::Overrun, 2),
         (cmd::GET_DEVICES, 1, Step::Reply(netlink_error(105)), 2),
@@ -960,26 +965,19 @@ fn a_gap_and_an_overrun_are_read_again() {
     let (drbd, script) = script(|_, asked| initial_state(if asked == 0 { 2 } else { 1 }));
     let mut watcher = drbd.watch().unwrap();
     watcher.set_patience(Duration::from_millis(20));
-    let helper = |seq| {
-        live(
-            message(cmd::HELPER, 0, 101, |top| {
-                top.nest(tla::NOTIFICATION_HEADER, |nest| {
-                    nest.u32(1, 4);
-                });
-            }),
-            seq,
-        )
-    };
-    script
-        .announced
-        .lock()
-        .unwrap()
-        .extend([helper(10), helper(12)]);
+    script.announced.lock().unwrap().extend([
+        helper("first", u32::MAX - 1),
+        helper("fourth", 2),
+        helper("third", 1),
+        // What comes instead of the one that is missing is too late.
+        Step::Silence,
+    ]);
     let seen = updates(&mut watcher);
-    assert!(
-        seen.contains(&"resynced: Change resource r0".to_owned()),
-        "{seen:?}"
-    );
+    let order = ["first", "third", "fourth", "resynced: Change resource r0"];
+    assert_eq!(seen.len(), order.len(), "{seen:?}");
+    for (seen, expected) in seen.iter().zip(order) {
+        assert!(seen.contains(expected), "{seen}: not {expected}");
+    }
     assert_eq!(watcher.state().resource("r0").unwrap().role, Role::Primary);
     script.announced.lock().unwrap().push_back(Step::Overrun);
     assert_eq!(updates(&mut watcher), ["resynced: "]);
@@ -993,19 +991,11 @@ fn a_loss_takes_one_dump() {
     let (drbd, script) = script(|_, asked| initial_state(if asked == 0 { 2 } else { 1 }));
     let mut watcher = drbd.watch().unwrap();
     let role = |role, seq| live(resource(cmd::RESOURCE_STATE, "r0", role, Some(2)), seq);
-    let helper = message(cmd::HELPER, NO_MINOR, 101, |top| {
-        top.nest(tla::NOTIFICATION_HEADER, |nest| {
-            nest.u32(1, 4);
-        });
-        top.nest(tla::HELPER, |nest| {
-            nest.string(1, b"fence-peer").u32(2, 0);
-        });
-    });
     script.announced.lock().unwrap().extend([
         role(1, 10),
         Step::Overrun,
         role(2, 12),
-        live(helper, 13),
+        helper("fence-peer", 13),
         // That was all, and the kernel announces again.
         Step::Silence,
         role(2, 20),
