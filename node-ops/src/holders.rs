@@ -423,7 +423,10 @@ impl Sought {
                 continue;
             }
             let dir = PathBuf::from(format!("/proc/{pid}"));
-            let mut comm = fs::read(dir.join("comm")).unwrap_or_default();
+            // One that has ended since holds nothing any more.
+            let Ok(mut comm) = fs::read(dir.join("comm")) else {
+                continue;
+            };
             comm.truncate(comm.trim_ascii_end().len());
             let cmdline = fs::read(dir.join("cmdline")).unwrap_or_default();
             found.push(Holder::Process(ProcessHolder {

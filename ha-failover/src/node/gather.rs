@@ -294,7 +294,7 @@ impl Node {
                                 .iter()
                                 .any(|c| m.container == *c.name)
                     });
-                    !monitor && !ours(process.pid)
+                    !monitor && !ours(process.pid) && !has_ended(process.pid)
                 }
                 Holder::Mount(mount) => mount.own_namespace || !ours(mount.pid),
                 _ => true,
@@ -415,10 +415,35 @@ fn namespace(pid: u32, kind: &str) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
 }
 
+/// Whether a process has ended since it was seen; one that was not waited for yet has ended, too. Which
+/// container it was of can no longer be told, and it holds nothing.
+fn has_ended(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/ns/mnt"))
+        .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)))
+}
+
 fn parent(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status
         .lines()
         .find_map(|line| line.strip_prefix("PPid:"))
         .and_then(|rest| rest.trim().parse().ok())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    #[test]
+    fn what_has_ended() {
+        assert!(!super::has_ended(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        // A zombie, until it is waited for.
+        let stat = format!("/proc/{}/stat", child.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert!(super::has_ended(child.id()));
+        child.wait().unwrap();
+        assert!(super::has_ended(child.id()));
+    }
 }
