@@ -106,8 +106,13 @@ impl Setup {
 
     /// Has it corrected into `fixed`: what is left, and what was done.
     fn fix(&self) -> (i32, Vec<Value>, Vec<Value>, tempfile::TempDir) {
+        self.fix_for("8.4")
+    }
+
+    fn fix_for(&self, drbd: &str) -> (i32, Vec<Value>, Vec<Value>, tempfile::TempDir) {
         let (status, report, dir) = self.run_with(|command, dir| {
             command.arg("--fix-into").arg(dir.join("fixed"));
+            command.args(["--drbd", drbd]);
         });
         let list = |key: &str| report[key].as_array().unwrap().clone();
         (status, list("findings"), list("fixed"), dir)
@@ -424,6 +429,8 @@ const SEED_FILES: [&str; 2] = ["etc/drbd.conf", "etc/drbd.d/global_common.conf"]
 #[test]
 fn the_seed_is_corrected_and_comes_up() {
     let (status, findings, fixed, dir) = seed().fix();
+    let (_, left, _, for_9) = seed().fix_for("9");
+    assert_eq!(left.len(), findings.len(), "{left:#?}");
     // What is left is in the commands of the post, not in its files.
     let of_files: Vec<_> = findings
         .iter()
@@ -464,15 +471,28 @@ fn the_seed_is_corrected_and_comes_up() {
             }
         });
     };
-    for name in ["node1", "node2"] {
-        let node = lab.node(name);
+    let furnish = |name: &str, dir: &tempfile::TempDir, root: &str| {
         for file in SEED_FILES {
             let text = fs::read_to_string(dir.path().join("fixed").join(name).join(file)).unwrap();
-            node.write_file(format!("/{file}"), text, 0o600).unwrap();
+            let to = format!("{root}/{file}");
+            lab.node(name).write_file(to, text, 0o600).unwrap();
         }
+    };
+    for name in ["node1", "node2"] {
+        let node = lab.node(name);
         node.load_module("drbd", ["usermode_helper=/bin/true"])
             .unwrap();
+        let version = node.read_file("/sys/module/drbd/version").unwrap();
+        match version.starts_with(b"8.4") {
+            true => furnish(name, &dir, ""),
+            false => furnish(name, &for_9, ""),
+        }
     }
+    // Whichever DRBD runs here: its tools of 9 take what is for 9.
+    furnish("node1", &for_9, "/for-9");
+    lab.node("node1")
+        .run_test("inner_tools_of_9_take_it")
+        .unwrap();
     // First by us, taken over by drbdadm; then the other way round.
     on_both("inner_prepare");
     on_both("inner_up_by_us");
@@ -526,6 +546,18 @@ fn drbdadm(args: &[&str]) -> String {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "drbdadm {args:?}: {said}");
     String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_tools_of_9_take_it() {
+    let out = Command::new("drbdadm")
+        .args(["-c", "/for-9/etc/drbd.conf", "dump", "all"])
+        .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{said}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use drbd_conf::{Config, Document, HostName, Resource};
 use serde::Serialize;
 
+use crate::Drbd;
 use crate::checks::unknown_key;
 use crate::tree::{Lines, Tree, key_value, sorted};
 
@@ -30,7 +31,7 @@ impl Fixed {
 type Result<T, E = String> = std::result::Result<T, E>;
 
 /// Writes the files of every tree into `into/NODE`, corrected.
-pub(crate) fn write(trees: &BTreeMap<String, Tree>, into: &Path) -> Result<Vec<Fixed>> {
+pub(crate) fn write(trees: &BTreeMap<String, Tree>, into: &Path, drbd: Drbd) -> Result<Vec<Fixed>> {
     match fs::read_dir(into).map(|mut entries| entries.next().is_some()) {
         Ok(true) => return Err(format!("{}: not empty", into.display())),
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -43,6 +44,7 @@ pub(crate) fn write(trees: &BTreeMap<String, Tree>, into: &Path) -> Result<Vec<F
         let mut writer = Writer {
             tree,
             into: into.join(&tree.name),
+            drbd,
             fixed: &mut fixed,
         };
         fs::create_dir_all(&writer.into).map_err(|e| format!("{}: {e}", writer.into.display()))?;
@@ -67,6 +69,7 @@ pub(crate) fn write(trees: &BTreeMap<String, Tree>, into: &Path) -> Result<Vec<F
 struct Writer<'a> {
     tree: &'a Tree,
     into: PathBuf,
+    drbd: Drbd,
     fixed: &'a mut Vec<Fixed>,
 }
 
@@ -156,7 +159,7 @@ impl Writer<'_> {
                 continue;
             };
             let mut document = Document::open(path).map_err(|e| e.to_string())?;
-            let mut what = sections(&mut document, &codes).map_err(|e| e.to_string())?;
+            let mut what = sections(&mut document, &codes, self.drbd).map_err(|e| e.to_string())?;
             what.extend(devices(&mut document, config).map_err(|e| e.to_string())?);
             let to = self.place(&name)?;
             document.save(&to).map_err(|e| e.to_string())?;
@@ -167,7 +170,11 @@ impl Writer<'_> {
 }
 
 /// Corrects `common` and the resources of one file.
-fn sections(file: &mut Document, codes: &BTreeSet<&str>) -> drbd_conf::Result<Vec<String>> {
+fn sections(
+    file: &mut Document,
+    codes: &BTreeSet<&str>,
+    drbd: Drbd,
+) -> drbd_conf::Result<Vec<String>> {
     let mut done = file.modernize()?;
     let blocks = file.heads(&[]).into_iter();
     let blocks = blocks.filter(|b| b == "common" || b.starts_with("resource "));
@@ -216,8 +223,15 @@ fn sections(file: &mut Document, codes: &BTreeSet<&str>) -> drbd_conf::Result<Ve
                 set(file, &disk, name, "yes")?;
             }
         }
+        let (place, other) = match drbd {
+            Drbd::V84 => (&disk, &net),
+            Drbd::V9 => (&net, &disk),
+        };
         if block.starts_with("resource ") && codes.contains("no-fencing") {
-            set(file, &disk, "fencing", "resource-and-stonith")?;
+            set(file, place, "fencing", "resource-and-stonith")?;
+        } else if let Some(policy) = file.get(other, "fencing") {
+            file.remove(other, "fencing")?;
+            set(file, place, "fencing", &policy)?;
         }
         if block.starts_with("resource ")
             && (codes.contains("no-fencing") || codes.contains("no-fence-handler"))

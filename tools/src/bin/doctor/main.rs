@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueEnum};
 use ha_failover::placement::Placement;
 use serde::Serialize;
 use tools::exit;
@@ -36,9 +36,21 @@ struct Cli {
     /// then looks at those; DIR is new or empty.
     #[arg(long, value_name = "DIR")]
     fix_into: Option<PathBuf>,
+    /// The DRBD that corrected files are for. Either refuses the other's place of "fencing".
+    #[arg(long, value_name = "VERSION", value_enum, default_value_t = Drbd::V84)]
+    drbd: Drbd,
     /// Prints one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// Versions of DRBD that want something else in drbd.conf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Drbd {
+    #[value(name = "8.4")]
+    V84,
+    #[value(name = "9")]
+    V9,
 }
 
 fn tree_argument(text: &str) -> Result<(String, PathBuf), String> {
@@ -170,7 +182,7 @@ fn run(cli: &Cli) -> Result<Found, String> {
     }
     let mut fixed = None;
     if let Some(into) = &cli.fix_into {
-        fixed = Some(fix::write(&trees, into)?);
+        fixed = Some(fix::write(&trees, into, cli.drbd)?);
         for (name, tree) in &mut trees {
             *tree = tree::Tree::read(name, &into.join(name))?;
         }
