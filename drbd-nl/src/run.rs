@@ -15,7 +15,7 @@ use crate::model::{
     NetOptions, NewUuidOptions, NodeId, Rejected, ResizeOptions, Resource, ResourceName, State,
     SuspendIoOptions, Text, TimeoutType, VerifyOptions,
 };
-use crate::op::{ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
+use crate::op::{Base, ConnectionRef, Operation, Outcome, PeerDeviceRef, Report};
 use crate::schema::{self, MANDATORY, cmd, codes, tla};
 use crate::socket::Transport;
 use crate::wire::{Native, WireError};
@@ -204,7 +204,13 @@ pub(crate) fn run<T: Transport>(x: &mut Exchange<T>, operation: &Operation) -> R
             let request = match name_connection(x, connection)? {
                 Some(Named::Addresses(pair)) => Request::net_options84(&pair, *base, options),
                 Some(Named::Peer(peer)) => {
-                    Request::net_options9(&connection.resource, peer, *base, options)
+                    let resource = &connection.resource;
+                    // The name is one of 9's settings, and its default is none.
+                    let name = match base {
+                        Base::Defaults => connection_name(x, resource, peer)?,
+                        Base::Current => None,
+                    };
+                    Request::net_options9(resource, peer, name, *base, options)
                 }
                 None => return Err(no_connection(x).into()),
             };
@@ -641,6 +647,20 @@ fn name_connection<T: Transport>(
     }))
 }
 
+fn connection_name<T: Transport>(
+    x: &mut Exchange<T>,
+    resource: &ResourceName,
+    peer: NodeId,
+) -> Result<Option<Text>> {
+    let state = look(x, Depth::Connections)?;
+    let connections = state
+        .by_name(resource)
+        .into_iter()
+        .flat_map(|r| &r.connections);
+    let mut found = connections.filter(|c| c.peer_node_id == Some(peer));
+    Ok(found.next().and_then(|c| c.name.clone()))
+}
+
 fn has_path(state: &State, resource: &ResourceName, peer: NodeId, pair: &AddressPair) -> bool {
     state.by_name(resource).is_some_and(|r| {
         r.connections
@@ -743,8 +763,8 @@ fn connect9<T: Transport>(
         let mut settings = options.clone();
         (settings.transport, settings.load_balance_paths) = (None, None);
         if !settings.is_empty() {
-            let base = crate::op::Base::Current;
-            let request = Request::net_options9(resource, peer, base, &settings);
+            let base = Base::Current;
+            let request = Request::net_options9(resource, peer, None, base, &settings);
             done = join(done, change(x, &request)?);
         }
     }

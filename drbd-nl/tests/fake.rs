@@ -336,6 +336,20 @@ fn every_other_command() {
             options: ResourceOptions::new().cpu_mask("3"),
         };
         pair.done(0, change);
+        // What goes back to defaults does not lose its name.
+        let name_of = |d: &Drbd<FakeNode>| {
+            let state = d.snapshot(TIMEOUT).unwrap();
+            state.resource("r0").unwrap().connections[0].name.clone()
+        };
+        let name = name_of(one);
+        assert_eq!(name.is_some(), dialect == Dialect::V9);
+        let change = Operation::ChangeNetOptions {
+            connection: connection(0),
+            base: Base::Defaults,
+            options: Box::new(NetOptions::new().ping_int(7u32)),
+        };
+        pair.done(0, change);
+        assert_eq!(name_of(one), name);
         let rename = Operation::RenameResource {
             resource: r0(),
             new_name: ResourceName::new("other").unwrap(),

@@ -302,13 +302,14 @@ impl<E: Endian> Request<E> {
     pub(crate) fn net_options9(
         resource: &ResourceName,
         peer: NodeId,
+        name: Option<Text>,
         base: Base,
         options: &NetOptions,
     ) -> Self {
         Self::by_peer9(cmd::CHG_NET_OPTS, resource, peer)
             .base(base)
             .part(Part::Net {
-                name: None,
+                name,
                 flag: None,
                 options: Box::new(options.clone()),
             })

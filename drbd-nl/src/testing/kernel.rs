@@ -1507,13 +1507,7 @@ impl Cluster {
                     return refuse(codes::ERR_INVALID_REQUEST, "connection exists");
                 }
                 let given = message.net_options().map_err(broken)?;
-                let name_attr = message
-                    .attrs
-                    .find(tla::NET_CONF)
-                    .ok()
-                    .flatten()
-                    .and_then(|nest| nest.nest().find(schema::net_conf::NAME).ok().flatten());
-                let conn_name = name_attr.map(|attr| Text::from_bytes(attr.string()));
+                let conn_name = connection_name(message);
                 self.make_connection(at, name, Some(peer), conn_name, given, None);
                 Ok(())
             }
@@ -1531,6 +1525,9 @@ impl Cluster {
                     };
                     options.overlay(&given.unwrap_or_default());
                     c.options = Some(options);
+                    // The name is one of the settings, and none is its default.
+                    let kept = c.name.take().filter(|_| !defaults);
+                    c.name = connection_name(message).or(kept);
                 }
                 Ok(())
             }
@@ -1744,6 +1741,12 @@ fn paths(resource: &Resource) -> impl Iterator<Item = &AddressPair> {
 }
 
 /// The path in a request: as a dump's, but one.
+fn connection_name(message: &Message<'_, Native>) -> Option<Text> {
+    let nest = message.attrs.find(tla::NET_CONF).ok().flatten()?;
+    let name = nest.nest().find(schema::net_conf::NAME).ok().flatten()?;
+    Some(Text::from_bytes(name.string()))
+}
+
 fn path_of(message: &Message<'_, Native>) -> Option<AddressPair> {
     let found = message.paths().ok()?;
     found.into_iter().next().map(|path| path.addresses)
