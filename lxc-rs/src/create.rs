@@ -236,11 +236,11 @@ impl Container {
     }
 }
 
-/// What liblxc only warns of, and then fails for want of.
+/// What liblxc mentions, as no error, and then fails for want of.
 fn without_ids(error: &Error) -> Option<String> {
     let programs = ["newuidmap", "newgidmap"];
     let missing = |line: &&LogLine| {
-        line.level == LogLevel::Warn && programs.iter().any(|name| line.message.starts_with(name))
+        line.level < LogLevel::Error && programs.iter().any(|name| line.message.starts_with(name))
     };
     let missing = error.log().iter().find(missing)?;
     Some(format!("{} (package uidmap)", missing.message))
