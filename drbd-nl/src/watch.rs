@@ -374,13 +374,10 @@ impl<T: Transport> Watcher<T> {
 
     /// One live event: in order, early, or late.
     fn live(&mut self, event: Event) {
-        match event.kind {
-            // Has a counter of its own and says nothing the others do not.
-            EventKind::Legacy(_) => return,
-            // Rest of a dump that was given up.
-            EventKind::InitialStateDone => return,
-            _ if event.action == Action::Exists => return,
-            _ => {}
+        // The rest of a dump that was given up; and 8.4's older events, which
+        // have a counter of their own, no action, and nothing new to say.
+        if event.action == Action::Exists {
+            return;
         }
         let expected = *self.expected.get_or_insert(event.seq);
         if event.seq == expected {
@@ -484,24 +481,23 @@ impl<T: Transport> Watcher<T> {
     /// what comes after it. Until nothing is left the kernel drops what it
     /// announces, and says so only once; and a dump finds no room.
     fn drain(&mut self, deadline: Deadline) -> Result<()> {
-        for read in 1u64.. {
-            match self.events.next_item(Deadline::PASSED)? {
-                None => break,
-                Some(Item::Event(RawEvent::Event(event))) => self.early.push(event),
-                Some(Item::Event(RawEvent::ModuleUnloaded)) => {
+        while let Some(item) = self.events.next_item(Deadline::PASSED)? {
+            match item {
+                Item::Event(RawEvent::Event(event)) => {
+                    if matches!(event.kind, EventKind::Helper(_)) {
+                        self.apply(event);
+                    }
+                }
+                Item::Event(RawEvent::ModuleUnloaded) => {
                     self.module_unloaded();
                     return Err(module_not_loaded());
                 }
-                Some(_) => {}
+                _ => {}
             }
-            if read % 64 == 0 {
-                self.forget_early();
-                if deadline.passed() {
-                    break;
-                }
+            if deadline.passed() {
+                break;
             }
         }
-        self.forget_early();
         Ok(())
     }
 
@@ -549,7 +545,6 @@ impl<T: Transport> Watcher<T> {
                     Some(Item::Event(RawEvent::Event(event))) => {
                         match (&event.kind, event.action) {
                             (EventKind::InitialStateDone, _) => complete |= event.seq == request,
-                            (EventKind::Legacy(_), _) => {}
                             (_, Action::Exists) => {
                                 if event.seq == request && self.filter.passes(&event) {
                                     state.take(event);
@@ -1006,8 +1001,9 @@ fn objects(resources: Vec<&Resource>) -> BTreeMap<ObjectKey, Shallow> {
 mod tests {
     use super::*;
     use crate::model::{
-        ConnectionInfo, ConnectionState, DeviceInfo, DiskState, Minor, PeerDeviceInfo,
-        ReplicationState, ResourceInfo, ResyncSuspended, Role, Suspended,
+        ConnectionInfo, ConnectionState, ConnectionStatistics, DeviceInfo, DeviceStatistics,
+        DiskState, Minor, PeerDeviceInfo, PeerDeviceStatistics, ReplicationState, ResourceInfo,
+        ResyncSuspended, Role, Sectors, Suspended, WriteOrdering,
     };
 
     fn event(action: Action, kind: EventKind) -> Event {
@@ -1174,6 +1170,104 @@ mod tests {
         };
         assert_eq!(state.apply(event(Action::Change, legacy)), []);
         assert_eq!(state, self::state(false));
+    }
+
+    /// An event about r0, or a part of it, in which three things vary.
+    fn varied(of: usize, [info, statistics, rest]: [bool; 3]) -> EventKind {
+        let [mut resource, mut device, mut connection, mut peer_device, _] = kinds("r0", info);
+        let number = u64::from(statistics);
+        if let EventKind::Resource { statistics, .. } = &mut resource {
+            let write_ordering = Some(WriteOrdering::from(u32::from(number != 0)));
+            *statistics = Some(ResourceStatistics { write_ordering });
+        }
+        if let EventKind::Device {
+            statistics, minor, ..
+        } = &mut device
+        {
+            *minor = Some(Minor(u32::from(rest)));
+            *statistics = Some(DeviceStatistics {
+                al_writes: number,
+                ..DeviceStatistics::default()
+            });
+        }
+        if let EventKind::PeerDevice { statistics, .. } = &mut peer_device {
+            *statistics = Some(PeerDeviceStatistics {
+                sent: Sectors(number),
+                ..PeerDeviceStatistics::default()
+            });
+        }
+        if let EventKind::Connection {
+            peer_node_id,
+            name,
+            addresses,
+            statistics,
+            ..
+        } = &mut connection
+        {
+            *statistics = Some(ConnectionStatistics {
+                congested: number != 0,
+                ..ConnectionStatistics::default()
+            });
+            *name = Some(if rest { "n1" } else { "n2" }.into());
+            // As 8.4 has it.
+            if of == 4 {
+                (*peer_node_id, *name) = (None, None);
+                let port = 1 + u16::from(rest);
+                let end = |ip: [u8; 4]| (std::net::Ipv4Addr::from(ip), port).into();
+                *addresses = Some(AddressPair {
+                    local: end([10, 0, 0, 1]),
+                    remote: end([10, 0, 0, 2]),
+                });
+            }
+        }
+        match of {
+            0 => resource,
+            1 => device,
+            3 => peer_device,
+            _ => connection,
+        }
+    }
+
+    /// Whatever part of an event is news makes one change; no news makes none.
+    #[test]
+    fn any_news_is_a_change() {
+        let all = || (0..8).map(|n| [n & 1 != 0, n & 2 != 0, n & 4 != 0]);
+        for (of, from, to) in
+            (0..5).flat_map(|of| all().flat_map(move |from| all().map(move |to| (of, from, to))))
+        {
+            let made = |parts| {
+                let mut made = state(false);
+                made.apply(event(Action::Change, varied(of, parts)));
+                made
+            };
+            let mut state = made(from);
+            let (was, is) = (varied(of, from), varied(of, to));
+            let changes = state.apply(event(Action::Change, is.clone()));
+            assert_eq!(changes.len(), usize::from(was != is), "{was:?} {is:?}");
+            assert_eq!(state, made(to), "{was:?} {is:?}");
+        }
+    }
+
+    /// A connection keeps its name when an event does not give it; what is
+    /// over a connection that is not there needs it, unless it goes.
+    #[test]
+    fn connections_and_what_is_over_them() {
+        let mut with = state(false);
+        let mut nameless = kinds("r0", false)[2].clone();
+        if let EventKind::Connection { name, .. } = &mut nameless {
+            *name = None;
+        }
+        assert_eq!(with.apply(event(Action::Change, nameless)), []);
+        assert_eq!(with, state(false));
+        let mut without = State::empty();
+        let [resource, _, _, peer_device, path] = kinds("r0", false);
+        without.apply(event(Action::Create, resource));
+        for kind in [peer_device, path] {
+            for (action, whole) in [(Action::Destroy, true), (Action::Change, false)] {
+                let event = event(action, kind.clone());
+                assert_eq!(merge(&mut without, event, &mut Vec::new()), whole);
+            }
+        }
     }
 
     #[test]

@@ -1011,6 +1011,151 @@ fn a_loss_takes_one_dump() {
     assert_eq!(dumps.count(), 2, "one to begin with, one for the loss");
 }
 
+/// What may come among the answers to the question for the state, and how
+/// often it is asked then.
+#[test]
+fn only_a_whole_dump_counts() {
+    let exists = |name| resource(cmd::RESOURCE_STATE, name, 2, Some(NOTIFY_CONTINUES));
+    let disk = |name| device(cmd::DEVICE_STATE, name, 0, 8, Some(0));
+    let whole = || initial_state(2);
+    let with = |at: usize, step: Step| {
+        let mut steps = whole();
+        steps.insert(at, step);
+        steps
+    };
+    let of_another = || {
+        let mut steps = whole();
+        steps[2] = live(state_done(), 99);
+        steps
+    };
+    let several = || {
+        let mut steps = whole();
+        let more = [
+            exists("r9"),
+            disk("r9"),
+            exists("r2"),
+            disk("r2"),
+            device(cmd::DEVICE_STATE, "r9", 1, 8, Some(0)),
+            exists("r9"),
+        ];
+        steps.splice(2..2, more.map(Step::Reply));
+        steps
+    };
+    let busy = || vec![Step::Reply(netlink_error(16)), live(done(), 99)];
+    for (what, steps, asked, names) in [
+        ("nothing", whole(), 1, vec!["r0"]),
+        ("a loss", with(1, Step::Overrun), 2, vec!["r0"]),
+        (
+            "no room",
+            with(0, Step::Reply(netlink_error(105))),
+            2,
+            vec!["r0"],
+        ),
+        (
+            "the end of another dump",
+            with(1, live(done(), 99)),
+            1,
+            vec!["r0"],
+        ),
+        (
+            "an object of another dump",
+            with(1, live(exists("r7"), 99)),
+            1,
+            vec!["r0"],
+        ),
+        (
+            "the last object of another dump",
+            of_another(),
+            2,
+            vec!["r0"],
+        ),
+        ("another dump under way", busy(), 2, vec!["r0"]),
+        (
+            "several, not in order",
+            several(),
+            1,
+            vec!["r0", "r2", "r9"],
+        ),
+    ] {
+        let (drbd, script) = script(move |_, asked| match asked {
+            0 => steps.clone(),
+            _ => initial_state(2),
+        });
+        let watcher = drbd.watch().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let state = watcher.state();
+        let seen: Vec<_> = state.resources.iter().map(|r| r.name.to_string()).collect();
+        assert_eq!(seen, names, "{what}");
+        for resource in &state.resources {
+            let volumes = if resource.name == "r9" { 2 } else { 1 };
+            assert_eq!(resource.devices.len(), volumes, "{what}: {}", resource.name);
+        }
+        assert_eq!(script.requests.lock().unwrap().len(), asked, "{what}");
+    }
+    let (drbd, _) = script(|_, _| vec![Step::Reply(netlink_error(5))]);
+    assert_eq!(drbd.watch().unwrap_err().raw_os_error(), Some(5));
+}
+
+#[test]
+fn the_state_is_read_again_when_asked_for_or_needed() {
+    let (drbd, script) = script(|_, asked| initial_state(if asked == 0 { 2 } else { 1 }));
+    let mut watcher = drbd.watch().unwrap();
+    let changes = watcher.refresh().unwrap();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0].object.to_string(), "resource r0");
+    assert_eq!(watcher.state().resource("r0").unwrap().role, Role::Primary);
+    assert_eq!(watcher.refresh().unwrap(), []);
+    // An object whose owner was never announced.
+    let orphan = live(device(cmd::DEVICE_STATE, "r7", 0, 8, Some(2)), 10);
+    script.announced.lock().unwrap().push_back(orphan);
+    assert_eq!(updates(&mut watcher), ["resynced: "]);
+    // One that is early waits for some time, which a poll loop has to know.
+    assert_eq!(watcher.wakeup(), None);
+    let role = |role, seq| live(resource(cmd::RESOURCE_STATE, "r0", role, Some(2)), seq);
+    let steps = [role(2, 20), role(1, 22)];
+    script.announced.lock().unwrap().extend(steps);
+    assert!(matches!(watcher.next(), Some(Ok(Update::Changed(_)))));
+    assert_eq!(watcher.try_update().unwrap(), None);
+    let wakeup = watcher.wakeup().unwrap();
+    assert!(!wakeup.is_zero() && wakeup <= Duration::from_millis(500));
+    script.announced.lock().unwrap().push_back(role(1, 21));
+    assert!(matches!(watcher.next(), Some(Ok(Update::Changed(_)))));
+    assert_eq!(watcher.wakeup(), None);
+}
+
+#[test]
+fn a_state_that_is_never_whole_is_given_up() {
+    let (drbd, script) = script(|_, asked| {
+        let mut steps = initial_state(2);
+        if asked > 0 {
+            steps.insert(1, Step::Overrun);
+        }
+        steps
+    });
+    let mut watcher = drbd.watch().unwrap();
+    script.announced.lock().unwrap().push_back(Step::Overrun);
+    // It takes a second, however little the caller has.
+    let error = watcher.next_update(Duration::ZERO).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("come to rest"), "{error}");
+}
+
+/// Updates that do not help do not keep a wait busy when its time is over.
+#[test]
+fn a_wait_that_is_over_ends_among_updates() {
+    let (drbd, script) = script(|_, _| initial_state(2));
+    let mut watcher = drbd.watch().unwrap();
+    let role = |seq| {
+        live(
+            resource(cmd::RESOURCE_STATE, "r0", 1 + seq % 2, Some(2)),
+            seq,
+        )
+    };
+    script.announced.lock().unwrap().extend((12..22).map(role));
+    let error = watcher.wait_for(Duration::ZERO, |_| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(script.announced.lock().unwrap().len(), 8);
+}
+
 #[test]
 fn events_during_the_dump_are_merged() {
     let (drbd, _) = script(|_, _| {
@@ -1041,11 +1186,49 @@ fn waiting_ends() {
     watcher
         .wait_for(Duration::ZERO, |state| state.resource("r0").is_some())
         .unwrap();
+    // What has been announced already is not waited for in its parts.
+    let role = |role, seq| live(resource(cmd::RESOURCE_STATE, "r0", role, Some(2)), seq);
+    let steps = [role(1, 3), role(2, 4)];
+    script.announced.lock().unwrap().extend(steps);
+    let error = watcher
+        .wait_for(Duration::from_millis(100), |state| {
+            state.resource("r0").unwrap().role == Role::Primary
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    // To hear nothing for a moment is not the end.
     let gone = live(resource(cmd::RESOURCE_STATE, "r0", 2, Some(3)), 5);
-    script.announced.lock().unwrap().push_back(gone);
+    let steps = [Step::Silence, Step::Silence, gone];
+    script.announced.lock().unwrap().extend(steps);
     watcher
         .wait_for(TIMEOUT, |state| state.resources.is_empty())
         .unwrap();
+}
+
+/// They come besides the others, with numbers of their own.
+#[test]
+fn the_older_events_of_84_do_not_count() {
+    let older = || {
+        message(cmd::EVENT, 0, 101, |top| {
+            top.nest(tla::CFG_CONTEXT, |nest| {
+                nest.string(2, b"r0").u32(1, 0);
+            });
+            top.nest(tla::STATE_INFO, |nest| {
+                nest.u32(1, 2).u32(2, 0);
+            });
+        })
+    };
+    let (drbd, script) = script(move |_, _| {
+        let mut steps = initial_state(2);
+        steps.insert(1, live(older(), 900));
+        steps
+    });
+    let mut watcher = drbd.watch().unwrap();
+    let role = |role, seq| live(resource(cmd::RESOURCE_STATE, "r0", role, Some(2)), seq);
+    let steps = [role(1, 10), live(older(), 901), role(2, 11)];
+    script.announced.lock().unwrap().extend(steps);
+    assert_eq!(updates(&mut watcher), ["Change resource r0"; 2]);
+    assert_eq!(script.requests.lock().unwrap().len(), 1);
 }
 
 #[test]
