@@ -145,7 +145,7 @@ fn least(times: Vec<f64>) -> f64 {
 fn rival(program: &Path, fd: &OwnedFd, id: u16, samples: usize, dumps: &[u8]) -> Result<f64> {
     let mut command = Command::new(program);
     command
-        .args([id.to_string(), samples.to_string(), "0".to_owned()])
+        .args([&id.to_string(), &samples.to_string(), "0", "1"])
         .args(dumps.iter().map(ToString::to_string))
         .stdin(Stdio::from(fd.try_clone()?));
     Ok(least(samples_of(&mut command)?))

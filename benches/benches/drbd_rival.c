@@ -1,10 +1,12 @@
 /* Sends dump requests and receives the bytes, and does nothing with them.
  *
- * usage: drbd_rival FAMILY SAMPLES each|once|HANDLE COMMAND...
+ * usage: drbd_rival FAMILY SAMPLES each|once|HANDLE BATCH COMMAND...
  *
  * "each": a netlink socket for each sample; "once": one for all; a number: the
- * descriptor to talk to. Prints the milliseconds of each sample.
+ * descriptor to talk to. BATCH: how many messages a system call receives, up
+ * to 32; 1 is recv. Prints the milliseconds of each sample.
  */
+#define _GNU_SOURCE
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <stdint.h>
@@ -15,7 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#define ROOM 8192
+#define BATCH 32
+
 static char buffer[65536];
+static char batch[BATCH][ROOM];
 
 static int fail(const char *what)
 {
@@ -32,7 +38,20 @@ static int open_socket(void)
     return fd;
 }
 
-static void dump(int fd, int family, int command)
+/* Whether a datagram ends the dump. */
+static int ends(char *datagram, int length)
+{
+    struct nlmsghdr *message = (struct nlmsghdr *)datagram;
+    for (; NLMSG_OK(message, length); message = NLMSG_NEXT(message, length)) {
+        if (message->nlmsg_type == NLMSG_DONE)
+            return 1;
+        if (message->nlmsg_type == NLMSG_ERROR)
+            fail("refused");
+    }
+    return 0;
+}
+
+static void dump(int fd, int family, int command, int most)
 {
     struct {
         struct nlmsghdr nl;
@@ -45,25 +64,37 @@ static void dump(int fd, int family, int command)
     };
     if (send(fd, &request, sizeof request, 0) < 0)
         fail("send");
-    for (;;) {
+    while (most == 1) {
         int length = recv(fd, buffer, sizeof buffer, 0);
-        struct nlmsghdr *message = (struct nlmsghdr *)buffer;
         if (length <= 0)
             fail("recv");
-        for (; NLMSG_OK(message, length); message = NLMSG_NEXT(message, length)) {
-            if (message->nlmsg_type == NLMSG_DONE)
-                return;
-            if (message->nlmsg_type == NLMSG_ERROR)
-                fail("refused");
+        if (ends(buffer, length))
+            return;
+    }
+    for (;;) {
+        struct mmsghdr headers[BATCH] = {};
+        struct iovec parts[BATCH];
+        for (int i = 0; i < most; i++) {
+            parts[i] = (struct iovec){ batch[i], ROOM };
+            headers[i].msg_hdr.msg_iov = &parts[i];
+            headers[i].msg_hdr.msg_iovlen = 1;
         }
+        int count = recvmmsg(fd, headers, most, MSG_WAITFORONE, NULL);
+        if (count <= 0)
+            fail("recvmmsg");
+        for (int i = 0; i < count; i++)
+            if (ends(batch[i], headers[i].msg_len))
+                return;
     }
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 5)
+    if (argc < 6)
         return 2;
-    int family = atoi(argv[1]), samples = atoi(argv[2]);
+    int family = atoi(argv[1]), samples = atoi(argv[2]), most = atoi(argv[4]);
+    if (most < 1 || most > BATCH)
+        return 2;
     int each = !strcmp(argv[3], "each");
     int fd = each ? -1 : strcmp(argv[3], "once") ? atoi(argv[3]) : open_socket();
     for (int sample = 0; sample < samples; sample++) {
@@ -71,8 +102,8 @@ int main(int argc, char **argv)
         clock_gettime(CLOCK_MONOTONIC, &begun);
         if (each)
             fd = open_socket();
-        for (int i = 4; i < argc; i++)
-            dump(fd, family, atoi(argv[i]));
+        for (int i = 5; i < argc; i++)
+            dump(fd, family, atoi(argv[i]), most);
         if (each)
             close(fd);
         clock_gettime(CLOCK_MONOTONIC, &ended);
