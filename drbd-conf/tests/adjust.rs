@@ -354,15 +354,15 @@ impl Oracle {
         } else {
             // It runs the drbdsetup that lies beside it.
             let there = dir.path().join("drbdadm-84");
-            fs::copy(common::utils("DRBDADM84", "drbdadm-84")?, &there).unwrap();
+            let found = common::utils("DRBDADM84", "drbdadm-84")?;
             let show = dir.path().join("show");
             let stand_in = dir.path().join("drbdsetup-84");
-            fs::write(
-                &stand_in,
-                format!("#!/bin/sh\nexec cat {}\n", show.display()),
-            )
-            .unwrap();
-            fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
+            common::make_programs(|| {
+                fs::copy(found, &there).unwrap();
+                let script = format!("#!/bin/sh\nexec cat {}\n", show.display());
+                fs::write(&stand_in, script).unwrap();
+                fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
+            });
             there
         };
         Some(Oracle { dir, drbdadm })
@@ -379,16 +379,16 @@ impl Oracle {
         let running = self.dir.path().join("show");
         fs::write(&file, config).unwrap();
         fs::write(&running, show).unwrap();
-        let out = Command::new(&self.drbdadm)
-            .env("__DRBD_NODE__", node)
-            .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
-            .env("FAKE_DRBDSETUP_SHOW", &running)
-            .arg("-c")
-            .arg(&file)
-            .arg("-d")
-            .args(args)
-            .output()
-            .unwrap();
+        let out = common::output(
+            Command::new(&self.drbdadm)
+                .env("__DRBD_NODE__", node)
+                .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
+                .env("FAKE_DRBDSETUP_SHOW", &running)
+                .arg("-c")
+                .arg(&file)
+                .arg("-d")
+                .args(args),
+        );
         let text = String::from_utf8(out.stdout).unwrap();
         let errors = String::from_utf8_lossy(&out.stderr).into_owned();
         (

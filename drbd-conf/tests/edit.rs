@@ -75,11 +75,13 @@ fn the_defects_of_the_seed_are_edited_away_and_nothing_else() {
         "something was left behind"
     );
     if let Some(drbdadm) = common::utils("DRBDADM84", "drbdadm-84") {
-        let out = Command::new(drbdadm)
-            .env("__DRBD_NODE__", "node2")
-            .args(["-c", path.to_str().unwrap(), "-d", "up", "all"])
-            .output()
-            .unwrap();
+        let out = common::output(Command::new(drbdadm).env("__DRBD_NODE__", "node2").args([
+            "-c",
+            path.to_str().unwrap(),
+            "-d",
+            "up",
+            "all",
+        ]));
         assert!(
             out.status.success(),
             "{}",
@@ -227,12 +229,12 @@ fn a_new_file_is_taken_by_drbdadm() {
             let file = dir.path().join("drbd.conf");
             let global = "global { usage-count no; disable-ip-verification; }";
             fs::write(&file, format!("{global}\ninclude \"{name}\";\n")).unwrap();
-            let out = Command::new(&drbdadm)
-                .env("__DRBD_NODE__", "alpha")
-                .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
-                .args(["-c", file.to_str().unwrap(), "dump"])
-                .output()
-                .unwrap();
+            let out = common::output(
+                Command::new(&drbdadm)
+                    .env("__DRBD_NODE__", "alpha")
+                    .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
+                    .args(["-c", file.to_str().unwrap(), "dump"]),
+            );
             assert!(
                 out.status.success(),
                 "{}",

@@ -23,15 +23,15 @@ pub(crate) struct Oracle {
 impl Oracle {
     /// What it prints in a dry run, or says.
     pub(crate) fn run(&self, file: &Path, node: &str, args: &[&str]) -> Result<String, String> {
-        let out = Command::new(&self.program)
-            .env("__DRBD_NODE__", node)
-            .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
-            .arg("-c")
-            .arg(file)
-            .arg("-d")
-            .args(args)
-            .output()
-            .unwrap();
+        let out = crate::common::output(
+            Command::new(&self.program)
+                .env("__DRBD_NODE__", node)
+                .env("DRBD_DRIVER_VERSION_OVERRIDE", "9.2.18")
+                .arg("-c")
+                .arg(file)
+                .arg("-d")
+                .args(args),
+        );
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let said = match out.status.code() {
             Some(_) => text(out.stderr),

@@ -7,9 +7,33 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use uml_lab::Lab;
+
+/// A child that another test starts has what is open here until its own program runs, and a program
+/// that is open for writing cannot run: nobody starts one while somebody writes one.
+static PROGRAMS: RwLock<()> = RwLock::new(());
+
+/// Makes a program, or several.
+pub(crate) fn make_programs<R>(make: impl FnOnce() -> R) -> R {
+    let _alone = PROGRAMS.write().unwrap_or_else(PoisonError::into_inner);
+    make()
+}
+
+/// Runs a program, and returns what it printed.
+pub(crate) fn output(command: &mut Command) -> Output {
+    let piped = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = {
+        let _no_writer = PROGRAMS.read().unwrap_or_else(PoisonError::into_inner);
+        piped.spawn().unwrap()
+    };
+    child.wait_with_output().unwrap()
+}
 
 /// Finds a program of drbd-utils: the environment's word, its usual places, or Debian's package,
 /// which a node of the lab has. A dry run needs no kernel, so it runs here even if it came from a
@@ -45,13 +69,15 @@ pub(crate) fn utils(variable: &str, program: &str) -> Option<PathBuf> {
         "/sbin/drbdadm",
     ] {
         let bytes = lab.node("node1").read_file(name).unwrap();
-        let mut new = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempfile_in(&kept)
-            .unwrap();
-        new.write_all(&bytes).unwrap();
         let name = Path::new(name).file_name().unwrap();
-        new.into_temp_path().persist(kept.join(name)).unwrap();
+        make_programs(|| {
+            let mut new = tempfile::Builder::new()
+                .permissions(fs::Permissions::from_mode(0o755))
+                .tempfile_in(&kept)
+                .unwrap();
+            new.write_all(&bytes).unwrap();
+            new.into_temp_path().persist(kept.join(name)).unwrap();
+        });
     }
     Some(kept.join(program))
 }

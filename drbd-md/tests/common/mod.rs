@@ -84,13 +84,21 @@ pub(crate) fn run_drbdmeta_at(
     args: &[&str],
 ) -> Output {
     // "-" for the DRBD device: no minor, no lock file, no question to the kernel.
-    Command::new(drbdmeta)
+    let mut command = Command::new(drbdmeta);
+    command
         .args(["--force", "-", format])
         .arg(image)
         .arg(place)
-        .args(args)
-        .output()
-        .unwrap()
+        .args(args);
+    loop {
+        match command.output() {
+            // A child that another test started while drbdmeta was written has it open until its own program runs.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::yield_now();
+            }
+            output => return output.unwrap(),
+        }
+    }
 }
 
 /// A small generator of pseudo-random numbers, so that a failure is repeated by its seed.
