@@ -1211,7 +1211,7 @@ mod tests {
             *name = Some(if rest { "n1" } else { "n2" }.into());
             // As 8.4 has it.
             if of == 4 {
-                (*peer_node_id, *name) = (None, None);
+                *peer_node_id = None;
                 let port = 1 + u16::from(rest);
                 let end = |ip: [u8; 4]| (std::net::Ipv4Addr::from(ip), port).into();
                 *addresses = Some(AddressPair {

@@ -121,11 +121,13 @@ mod tests {
         assert_eq!(workers.start(me).unwrap().recv().unwrap(), first);
         // Two that last: neither waits for the other.
         let hang = || {
-            let (go, wait) = channel::<()>();
+            let ((go, wait), (tell, begun)) = (channel::<()>(), channel());
             let done = workers.start(move || {
+                tell.send(()).unwrap();
                 let _ = wait.recv();
                 me()
             });
+            begun.recv().unwrap();
             (go, done.unwrap())
         };
         let ((go_one, one), (go_two, two)) = (hang(), hang());

@@ -121,6 +121,12 @@ pub(crate) fn line(
             words.push(format!("name:{resource}"));
             if let Some(new) = new_name {
                 words.push(format!("new_name:{new}"));
+                // Its connections keep their names.
+                let (old, new) = (resource.to_string(), new.to_string());
+                for ((_, peer), name) in names.clone().into_iter().filter(|((of, _), _)| *of == old)
+                {
+                    names.insert((new.clone(), peer), name);
+                }
             }
             if let Some(info) = info {
                 words.push(format!("role:{}", info.role));
