@@ -308,6 +308,52 @@ fn one_after_the_other() {
     cluster.assert_serves("node1");
 }
 
+/// Both nodes are lost one after the other, the second as the new owner: what it wrote where the first one
+/// wrote before is marked in its activity log, so that the first one is given it. The copies are compared.
+#[test]
+fn what_a_new_owner_writes_is_noted() {
+    let Some(cluster) = serve("failover-noted", DRBD_CONF, &[plain()]) else {
+        return;
+    };
+    let target = |node: &str| drbd_md::Target::internal(cluster.node(node).disk_path(0));
+    cluster.await_more_numbers("node1", 20);
+    cluster.node("node1").kill().unwrap();
+    await_link_lost(&cluster, "node2");
+    cluster
+        .failover("node2", &["takeover", "r0"])
+        .ok("takeover");
+    let taken = cluster.numbers("node2");
+    cluster.await_more_numbers("node2", taken + 20);
+    let written = cluster.numbers("node2");
+    cluster.node("node2").kill().unwrap();
+    let log = drbd_md::activity_log_state(&target("node2")).unwrap();
+    assert!(!log.active.is_empty(), "{log:?}");
+    for node in ["node1", "node2"] {
+        cluster.reboot(node);
+        cluster.failover(node, &["up", "r0"]).ok("up");
+    }
+    await_together(&cluster);
+    cluster.failover("node2", &["start", "r0"]).ok("start");
+    let (source, other) = cluster.hand_over("node2", "node1");
+    source.ok("release");
+    other.ok("handover");
+    let there = cluster.numbers("node1");
+    assert!(there + 1 >= written, "{there} of {written}");
+    cluster.failover("node1", &["stop", "r0"]).ok("stop");
+    await_together(&cluster);
+    let size = drbd_md::read(&target("node1")).unwrap().effective_size;
+    let data = |node: &str| {
+        let mut bytes = std::fs::read(cluster.node(node).disk_path(0)).unwrap();
+        bytes.truncate(usize::try_from(size.bytes()).unwrap());
+        bytes
+    };
+    let (one, two) = (data("node1"), data("node2"));
+    let differ = one.chunks(4096).zip(two.chunks(4096));
+    let differ: Vec<_> = differ.enumerate().filter(|(_, (a, b))| a != b).collect();
+    let places: Vec<_> = differ.iter().map(|(n, _)| n).collect();
+    assert!(!one.is_empty() && differ.is_empty(), "blocks {places:?}");
+}
+
 /// A line that loses, delays, reorders, flaps, or carries one way only: nobody else serves, nothing is lost.
 #[test]
 #[ignore = "deep"]

@@ -544,6 +544,7 @@ impl Node {
             return Err(alone("any more"));
         }
         let mut retry = Retry::within(deadline);
+        self.renew_activity_log(&retry)?;
         loop {
             let operation = Operation::Primary {
                 resource: self.resource_name()?,
@@ -592,6 +593,7 @@ impl Node {
         // The call that noticed the loss of the peer has used up the kernel's own tries when the
         // fence-peer handler has answered; the next one goes by that answer.
         let mut unfenced = 0;
+        self.renew_activity_log(&retry)?;
         loop {
             self.wanted()?;
             match self.with_drbd(|d| d.run(&operation, retry.left().max(LEAST))) {
@@ -602,6 +604,14 @@ impl Node {
                 Err(e) => return Err(drbd::failure(&e)),
             }
         }
+    }
+
+    /// What this node writes as Primary has to be noted; see [`Drbd::renew_activity_log`].
+    fn renew_activity_log(&self, retry: &Retry) -> std::result::Result<(), Failure> {
+        let resource = self.resource_name()?;
+        self.wanted()?;
+        self.with_drbd(|d| d.renew_activity_log(&resource, retry.left().max(LEAST)))
+            .map_err(|e| drbd::failure(&e))
     }
 
     fn demote(&self, deadline: Duration) -> Performed {
