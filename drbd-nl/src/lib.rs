@@ -93,7 +93,6 @@
 //! What this crate does not do: load the module, read or write metadata on
 //! disk, read drbd.conf, promote on its own.
 
-mod activity_log;
 mod client;
 pub mod codec;
 mod dialect;

@@ -317,9 +317,7 @@ pub enum Operation {
     /// no peer is Primary.
     ///
     /// On 8.4 every volume is promoted in turn; if one is refused, those
-    /// promoted by this call are demoted again. On 9 see
-    /// [`Drbd::renew_activity_log`](crate::Drbd::renew_activity_log) for a
-    /// node that has been Secondary of a Primary.
+    /// promoted by this call are demoted again.
     Primary {
         /// The resource.
         resource: ResourceName,

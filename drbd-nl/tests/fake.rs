@@ -109,35 +109,6 @@ impl Pair {
     }
 }
 
-/// Sent on DRBD 9 alone, tried again while requests are under way, and back to what it was in the end.
-#[test]
-fn an_activity_log_is_renewed() {
-    for dialect in BOTH {
-        let pair = Pair::in_sync(dialect);
-        let two = &pair.nodes[1];
-        pair.cluster.refuse_next("node2", 122, ["busy"]);
-        two.renew_activity_log(&r0(), TIMEOUT).unwrap();
-        let state = two.snapshot(TIMEOUT).unwrap();
-        let options = &state.resource("r0").unwrap().devices[0].options;
-        assert_eq!(options.as_ref().unwrap().al_extents, Some(257));
-        // The refusal was met, or is left for the next.
-        let next = Operation::ChangeDiskOptions {
-            minor: Minor(0),
-            base: Base::Current,
-            options: Box::new(DiskOptions::new().al_extents(300u32)),
-        };
-        assert_eq!(two.run(&next, TIMEOUT).is_ok(), dialect == Dialect::V9);
-        if dialect == Dialect::V9 {
-            pair.cluster.refuse_next("node2", 138, ["no disk"]);
-            let error = two.renew_activity_log(&r0(), TIMEOUT).unwrap_err();
-            assert_eq!(error.ret_code(), Some(138), "{error}");
-            let unknown = ResourceName::new("r7").unwrap();
-            let error = two.renew_activity_log(&unknown, TIMEOUT).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-        }
-    }
-}
-
 #[test]
 fn from_blank_disks_to_a_handover() {
     for dialect in BOTH {

@@ -7,7 +7,6 @@ pub const NO_ERROR: i32 = 101;
 pub const ERR_LOCAL_ADDR: i32 = 102;
 pub const ERR_PEER_ADDR: i32 = 103;
 pub const ERR_OPEN_DISK: i32 = 104;
-pub const ERR_NOMEM: i32 = 122;
 pub const ERR_DISCARD_IMPOSSIBLE: i32 = 123;
 pub const ERR_MANDATORY_TAG: i32 = 126;
 pub const ERR_DISK_CONFIGURED: i32 = 124;

@@ -18,8 +18,11 @@ use crate::placement::differences;
 use crate::plan::Action;
 use crate::world::{Done, Failure, FailureKind, World};
 
-/// Peers that metadata of DRBD 9 has room for.
-const PEERS: u32 = 1;
+/// Peers that metadata of DRBD 9 has room for: one more than there are. With room for one alone DRBD writes
+/// no activity log while it is Secondary of a Primary, and goes on taking the extents it then has in memory
+/// for noted when it becomes Primary itself: what it writes there is not marked if it is lost, and the other
+/// node is never given it.
+const PEERS: u32 = 2;
 
 /// A request to DRBD gets this much, however little time is left.
 const LEAST: Duration = Duration::from_millis(100);
@@ -544,7 +547,6 @@ impl Node {
             return Err(alone("any more"));
         }
         let mut retry = Retry::within(deadline);
-        self.renew_activity_log(&retry)?;
         loop {
             let operation = Operation::Primary {
                 resource: self.resource_name()?,
@@ -593,7 +595,6 @@ impl Node {
         // The call that noticed the loss of the peer has used up the kernel's own tries when the
         // fence-peer handler has answered; the next one goes by that answer.
         let mut unfenced = 0;
-        self.renew_activity_log(&retry)?;
         loop {
             self.wanted()?;
             match self.with_drbd(|d| d.run(&operation, retry.left().max(LEAST))) {
@@ -604,14 +605,6 @@ impl Node {
                 Err(e) => return Err(drbd::failure(&e)),
             }
         }
-    }
-
-    /// What this node writes as Primary has to be noted; see [`Drbd::renew_activity_log`].
-    fn renew_activity_log(&self, retry: &Retry) -> std::result::Result<(), Failure> {
-        let resource = self.resource_name()?;
-        self.wanted()?;
-        self.with_drbd(|d| d.renew_activity_log(&resource, retry.left().max(LEAST)))
-            .map_err(|e| drbd::failure(&e))
     }
 
     fn demote(&self, deadline: Duration) -> Performed {
