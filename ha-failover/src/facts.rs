@@ -383,6 +383,9 @@ pub struct BackingFacts {
     pub noted: Option<u64>,
     /// What it offers for data now, in bytes, where that is known.
     pub offers: Option<u64>,
+    /// Its metadata has room for one peer, and DRBD is one that then writes no activity log while it is
+    /// Secondary, nor all of it when it becomes Primary (9).
+    pub may_skip_log: bool,
 }
 
 /// A disk of which drbd.conf uses a partition.

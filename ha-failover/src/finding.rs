@@ -151,6 +151,8 @@ codes! {
     DrbdConfAdvice = "drbd-conf-advice",
     /// drbd.conf lets something other than this tool promote, or two nodes at once.
     DrbdConfPromotes = "drbd-conf-promotes",
+    /// DRBD 9 metadata with room for one peer: what a new Primary writes may not be in its activity log.
+    ActivityLogMayBeSkipped = "activity-log-may-be-skipped",
     /// The caller is not root.
     NotPrivileged = "not-privileged",
     /// The DRBD module is not loaded.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use btrfs_ops::Size;
 use drbd_md::{LastKnown, Placement, Target};
+use drbd_nl::Dialect;
 use node_ops::partitions;
 
 use super::Node;
@@ -30,6 +31,8 @@ impl Node {
                     }),
                     _ => Some(size),
                 };
+                let may_skip_log = noted.is_some_and(|b| b.max_peers == 1)
+                    && self.dialect().is_ok_and(|d| d == Dialect::V9);
                 let noted = noted.map(|b| b.size);
                 Some((
                     *number,
@@ -37,6 +40,7 @@ impl Node {
                         size,
                         noted,
                         offers,
+                        may_skip_log,
                     },
                 ))
             })

@@ -140,6 +140,16 @@ impl<'a> Planner<'a> {
                 "remove it and keep drbd.service off; this tool promotes",
             );
         }
+        for (number, _) in facts.backing.iter().filter(|(_, b)| b.may_skip_log) {
+            self.warn(
+                Code::ActivityLogMayBeSkipped,
+                self.name(),
+                format!(
+                    "volume {number}: DRBD 9 metadata with room for one peer: after a change of roles DRBD may not note in its activity log where it writes; if this node is lost then, {peer} can miss those writes without knowing"
+                ),
+                "make the metadata anew with room for two (`drbdadm create-md --max-peers 2`), on one node at a time, and let it resync",
+            );
+        }
         for advice in &conf.advice {
             self.warn(
                 Code::DrbdConfAdvice,

@@ -450,6 +450,13 @@ fn the_promise_is_stated() {
     assert!(warnings(&facts, &release()).contains(&Code::WeakPromise));
     facts.conf.become_primary_on.push("node1".into());
     assert!(warnings(&facts, &release()).contains(&Code::DrbdConfPromotes));
+    assert!(!warnings(&facts, &release()).contains(&Code::ActivityLogMayBeSkipped));
+    let backing = crate::facts::BackingFacts {
+        may_skip_log: true,
+        ..Default::default()
+    };
+    facts.backing.insert(0, backing);
+    assert!(warnings(&facts, &release()).contains(&Code::ActivityLogMayBeSkipped));
 }
 
 #[test]
@@ -602,6 +609,7 @@ fn larger(node: &str) -> Facts {
         size: 1024 << 20,
         noted: Some(512 << 20),
         offers: Some(1023 << 20),
+        ..Default::default()
     };
     facts.backing.insert(0, backing);
     facts
