@@ -2,13 +2,14 @@
 //!
 //! Units: milliseconds and system calls for one query in a lab node with 1,
 //! 100 and 1 000 resources of one volume each. Ours: `Drbd::snapshot`, which
-//! opens its sockets, keeps a deadline by a thread and looks for events
-//! meanwhile, and `Watcher::refresh`, which asks on the socket it has. Rivals:
-//! a C loop that sends the same dumps and receives the bytes, for each of the
-//! two, one message a call and (as we do) up to 32; and `drbdsetup status`,
-//! with `/bin/true` beside it for what a program costs at all. Then: how long
-//! a watcher takes from a loss of events to a right model, and how often it
-//! asks for that.
+//! keeps a deadline by a thread and looks for events meanwhile; the same
+//! without a limit ("unlimited"), which takes no thread; and
+//! `Watcher::refresh`, which asks on the socket it has. Rivals: a C loop that
+//! sends the same dumps and receives the bytes, for each of the three, one
+//! message a call and (as we do) up to 32 (it has no deadline, and opens a
+//! socket for each snapshot); and `drbdsetup status`, with `/bin/true` beside
+//! it for what a program costs at all. Then: how long a watcher takes from a
+//! loss of events to a right model, and how often it asks for that.
 //!
 //! Aims: at most 1.15 times the C loop and two system calls more; 20 times
 //! faster than `drbdsetup status` less `/bin/true`; one dump after a loss.
@@ -73,6 +74,7 @@ fn ask(query: &str, samples: usize) -> Result<f64> {
     let mut watcher = drbd.watch()?;
     let times = timed(samples, || match query {
         "snapshot" => drbd.snapshot(LIMIT).map(drop).map_err(Into::into),
+        "unlimited" => drbd.snapshot(Duration::MAX).map(drop).map_err(Into::into),
         _ => watcher.refresh().map(drop).map_err(Into::into),
     });
     times.map(median)
@@ -81,7 +83,7 @@ fn ask(query: &str, samples: usize) -> Result<f64> {
 /// The dumps that a query takes.
 fn dumps(drbd: &Drbd, query: &str) -> Vec<String> {
     let mut commands = vec![cmd::GET_INITIAL_STATE];
-    if query == "snapshot" {
+    if query != "refresh" {
         commands = vec![
             cmd::GET_RESOURCES,
             cmd::GET_DEVICES,
@@ -97,7 +99,7 @@ fn dumps(drbd: &Drbd, query: &str) -> Vec<String> {
 
 /// The rival's command line for a query; how many messages it takes at once.
 fn rival_args(drbd: &Drbd, query: &str, samples: usize, batch: usize) -> Vec<String> {
-    let socket = if query == "snapshot" { "each" } else { "once" };
+    let socket = if query == "refresh" { "once" } else { "each" };
     let mut args = vec![
         drbd.family().id.to_string(),
         samples.to_string(),
@@ -156,7 +158,7 @@ fn inside() -> Result<()> {
         let theirs = median(timed(samples, || output(&mut status).map(drop))?);
         let mut nothing = Command::new("/bin/true");
         let nothing = median(timed(samples, || output(&mut nothing).map(drop))?);
-        for query in ["snapshot", "refresh"] {
+        for query in ["snapshot", "unlimited", "refresh"] {
             let ours = ask(query, samples)?;
             let floor = |batch| -> Result<f64> {
                 let args = rival_args(&drbd, query, samples, batch);

@@ -16,7 +16,7 @@ use crate::wire::{
 };
 use crate::workers::Workers;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// DRBD on this machine, by generic netlink. No process is ever started.
@@ -25,7 +25,9 @@ use std::time::Duration;
 /// that sends it, and does not let go when it takes long. So every request
 /// here runs on a thread of its own while the caller waits up to its
 /// deadline; what outlives it is left behind and ends when the kernel lets go.
-/// The thread of one that came to its end is kept for the next.
+/// The thread of one that came to its end is kept for the next, and so is the
+/// socket of a snapshot. Who waits without a limit ([`Duration::MAX`]) waits
+/// for the kernel itself, without a thread.
 ///
 /// # Examples
 /// ```no_run
@@ -43,7 +45,12 @@ pub struct Drbd<C: Connector = Kernel> {
     connector: Arc<C>,
     family: Family,
     workers: Workers,
+    reader: Reader<C::Transport>,
 }
+
+/// The socket of the last snapshot, which has nothing left to receive and has
+/// left the events; none while one is at work.
+type Reader<T> = Arc<Mutex<Option<T>>>;
 
 /// DRBD's generic netlink family as the running kernel registered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +111,7 @@ impl<C: Connector> Drbd<C> {
             connector: Arc::new(connector),
             family,
             workers: Workers::default(),
+            reader: Reader::default(),
         })
     }
 
@@ -143,6 +151,7 @@ impl<C: Connector> Drbd<C> {
         let mut family = find_family(self.connect("open", "")?)?;
         family.release = self.connector.release();
         self.family = family;
+        self.reader = Reader::default();
         Ok(())
     }
 
@@ -184,10 +193,10 @@ where
     /// # Privileges
     /// None; without CAP_SYS_ADMIN there are no secrets.
     pub fn snapshot(&self, timeout: Duration) -> Result<State> {
-        let deadline = Deadline::after(timeout);
         let names = || ("snapshot".to_owned(), String::new());
-        let worker = self.worker(deadline, names(), move |connector, family| {
-            snapshot(&*connector, &family, deadline, names())
+        let reader = Arc::clone(&self.reader);
+        let worker = self.worker(timeout, names(), move |connector, family, deadline| {
+            snapshot(&*connector, &family, &reader, deadline, names())
         });
         match worker? {
             Some(Ok(state)) => Ok(state),
@@ -221,14 +230,13 @@ where
     /// # Errors
     /// As [`Drbd::run`].
     pub fn run_reported(&self, operation: &Operation, timeout: Duration) -> Result<Report> {
-        let deadline = Deadline::after(timeout);
         let names = || (operation.name().to_owned(), operation.target());
         let promise = Arc::new(Promise::default());
         let shared = Arc::clone(&promise);
         let task = operation.clone();
         let labels = names();
         let transport = self.connect(&labels.0, &labels.1)?;
-        let worker = self.worker(deadline, names(), move |_, family| {
+        let worker = self.worker(timeout, names(), move |_, family, deadline| {
             let mut exchange = Exchange::new(transport, family, deadline, labels, shared);
             run::run(&mut exchange, &task)
         });
@@ -262,11 +270,10 @@ where
         peer_device: &PeerDeviceRef,
         timeout: Duration,
     ) -> Result<TimeoutType> {
-        let deadline = Deadline::after(timeout);
         let names = || ("get-timeout-type".to_owned(), peer_device.to_string());
         let (task, labels) = (peer_device.clone(), names());
         let transport = self.connect(&labels.0, &labels.1)?;
-        let worker = self.worker(deadline, names(), move |_, family| {
+        let worker = self.worker(timeout, names(), move |_, family, deadline| {
             let mut exchange = Exchange::new(transport, family, deadline, labels, Arc::default());
             run::timeout_type(&mut exchange, &task)
         });
@@ -320,25 +327,30 @@ where
         )
     }
 
-    /// Runs `task` on a thread of its own; `None` when it outlives the deadline.
+    /// Runs `task` on a thread of its own; `None` when it outlives the
+    /// deadline. Without a limit there is nothing that a thread is needed for.
     fn worker<R: Send + 'static>(
         &self,
-        deadline: Deadline,
+        timeout: Duration,
         (op, target): (String, String),
-        task: impl FnOnce(Arc<C>, Family) -> R + Send + 'static,
+        task: impl FnOnce(Arc<C>, Family, Deadline) -> R + Send + 'static,
     ) -> Result<Option<R>> {
         let connector = Arc::clone(&self.connector);
         let family = self.family.clone();
+        let deadline = Deadline::after(timeout);
+        if deadline.never() {
+            return Ok(Some(task(connector, family, deadline)));
+        }
         let result = self
             .workers
-            .start(move || task(connector, family))
+            .start(move || task(connector, family, deadline))
             .map_err(|source| {
                 let call = "thread";
                 Error::new(op, target, Cause::System { call, source })
             })?;
         // A moment more than the worker has, so that its own answer wins.
-        let patience = deadline.left().saturating_add(Duration::from_millis(20));
-        Ok(result.recv_timeout(patience).ok())
+        let more = Duration::from_millis(20);
+        Ok(result.wait(timeout.saturating_add(more), deadline.later(more)))
     }
 }
 
@@ -351,6 +363,7 @@ const ATTEMPTS: usize = 5;
 fn snapshot<C: Connector>(
     connector: &C,
     family: &Family,
+    reader: &Reader<C::Transport>,
     deadline: Deadline,
     names: (String, String),
 ) -> std::result::Result<State, Failure> {
@@ -358,10 +371,17 @@ fn snapshot<C: Connector>(
     for attempt in 1..=ATTEMPTS {
         let watching = attempt < ATTEMPTS;
         let groups = watching.then_some(family.events_group);
+        let kept = lock(reader).take().and_then(|mut transport| {
+            transport.join(groups?).ok()?;
+            Some(transport)
+        });
         // A socket for each: an attempt that ends early leaves a dump behind.
-        let transport = connector
-            .open_member(groups.as_slice())
-            .map_err(|source| socket_error(&names.0, &names.1, source))?;
+        let transport = match kept {
+            Some(transport) => transport,
+            None => connector
+                .open_member(groups.as_slice())
+                .map_err(|source| socket_error(&names.0, &names.1, source))?,
+        };
         let (family, names) = (family.clone(), names.clone());
         let mut exchange = Exchange::new(transport, family, deadline, names, Arc::default());
         if watching {
@@ -376,6 +396,11 @@ fn snapshot<C: Connector>(
                 };
                 state.consistent = watching && still && !dangling;
                 if state.consistent {
+                    let group = exchange.family.events_group;
+                    let mut transport = exchange.into_transport();
+                    if transport.leave(group).is_ok() {
+                        *lock(reader) = Some(transport);
+                    }
                     return Ok(state);
                 }
                 last = Some(state);
@@ -388,6 +413,10 @@ fn snapshot<C: Connector>(
         }
     }
     last.ok_or(Failure::Disturbed)
+}
+
+fn lock<T>(reader: &Mutex<T>) -> MutexGuard<'_, T> {
+    reader.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn socket_error(op: &str, target: &str, source: io::Error) -> Error {

@@ -129,10 +129,19 @@ impl<T: Transport> Exchange<T> {
         self
     }
 
-    /// Whether a change was announced since the first answer.
-    pub(crate) fn moved(mut self) -> Result<bool, Failure> {
+    /// The transport, for another exchange.
+    pub(crate) fn into_transport(self) -> T {
+        self.transport
+    }
+
+    /// Whether a change was announced since the first answer. Nothing is
+    /// waited for from now on.
+    pub(crate) fn moved(&mut self) -> Result<bool, Failure> {
         let deadline = std::mem::replace(&mut self.deadline, Deadline::PASSED);
-        while self.watch == Watch::Still && !deadline.passed() {
+        for received in 1u64.. {
+            if self.watch != Watch::Still || (received % 64 == 0 && deadline.passed()) {
+                break;
+            }
             match self.receive() {
                 Ok(()) => {}
                 Err(Failure::NoAnswer) => break,

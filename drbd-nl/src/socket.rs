@@ -83,10 +83,25 @@ impl Deadline {
         }
     }
 
+    /// Whether it never passes.
+    #[must_use]
+    pub fn never(&self) -> bool {
+        matches!(self.0, Limit::Never)
+    }
+
     /// Whether it has passed.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.left().is_zero()
+    }
+
+    /// This much later.
+    pub(crate) fn later(self, time: Duration) -> Self {
+        Self(match self.0 {
+            Limit::Passed => return Self::after(time),
+            Limit::At(at) => at.checked_add(time).map_or(Limit::Never, Limit::At),
+            Limit::Never => Limit::Never,
+        })
     }
 
     /// The earlier of this and `timeout` from now.
@@ -115,6 +130,16 @@ pub trait Transport: Debug {
     /// # Errors
     /// What the system call said.
     fn join(&mut self, group: u32) -> io::Result<()>;
+
+    /// Leaves it again: what it announces from now on does not come. One that
+    /// cannot is not kept for the next snapshot.
+    ///
+    /// # Errors
+    /// What the system call said.
+    fn leave(&mut self, group: u32) -> io::Result<()> {
+        let _ = group;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The port id of this end.
     fn port(&self) -> u32;
@@ -387,6 +412,10 @@ impl Transport for Socket {
 
     fn join(&mut self, group: u32) -> io::Result<()> {
         self.set(libc::NETLINK_ADD_MEMBERSHIP, group)
+    }
+
+    fn leave(&mut self, group: u32) -> io::Result<()> {
+        self.set(libc::NETLINK_DROP_MEMBERSHIP, group)
     }
 
     fn port(&self) -> u32 {

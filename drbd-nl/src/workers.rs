@@ -1,9 +1,10 @@
 //! Threads for what may take longer than a caller can wait.
 
+use crate::socket::Deadline;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Runs tasks, each on a thread that has nothing else to do. A thread that is
 /// done waits for another task, if no other does; the last one ends when this
@@ -35,6 +36,76 @@ impl std::fmt::Debug for Queue {
 /// What to do; it is handed what tells that the thread is free for the next.
 type Task = Box<dyn FnOnce(&mut dyn FnMut()) + Send>;
 
+/// What a task gives, once. A channel would do; on the way to sleep it looks
+/// at the clock more often, which is a system call where there is no vDSO.
+#[derive(Debug)]
+pub(crate) struct Result<R>(Arc<Slot<R>>);
+
+/// The task's end of it: tells that nothing is to come when it is dropped.
+struct Sender<R>(Arc<Slot<R>>);
+
+#[derive(Debug)]
+struct Slot<R> {
+    told: Mutex<Told<R>>,
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+enum Told<R> {
+    NotYet,
+    Result(R),
+    Never,
+}
+
+impl<R> Sender<R> {
+    fn tell(&self, told: Told<R>) {
+        let mut slot = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*slot, Told::NotYet) {
+            *slot = told;
+        }
+        drop(slot);
+        self.0.arrived.notify_one();
+    }
+}
+
+impl<R> Drop for Sender<R> {
+    fn drop(&mut self) {
+        self.tell(Told::Never);
+    }
+}
+
+impl<R> Result<R> {
+    fn pair() -> (Sender<R>, Self) {
+        let slot = Arc::new(Slot {
+            told: Mutex::new(Told::NotYet),
+            arrived: Condvar::new(),
+        });
+        (Sender(Arc::clone(&slot)), Self(slot))
+    }
+
+    /// Waits for it up to the deadline, which is `left` from now; `None` when
+    /// it does not come in time, or never.
+    pub(crate) fn wait(self, mut left: Duration, deadline: Deadline) -> Option<R> {
+        let slot = &*self.0;
+        let mut told = slot.told.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match std::mem::replace(&mut *told, Told::Never) {
+                Told::Result(result) => return Some(result),
+                Told::Never => return None,
+                Told::NotYet => *told = Told::NotYet,
+            }
+            if left.is_zero() {
+                return None;
+            }
+            let woken = slot.arrived.wait_timeout(told, left);
+            told = woken.unwrap_or_else(PoisonError::into_inner).0;
+            if matches!(*told, Told::NotYet) {
+                left = deadline.left();
+            }
+        }
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,25 +132,25 @@ impl Shared {
 }
 
 impl Workers {
-    /// Runs a task; what it gives comes out of the channel.
+    /// Runs a task.
     pub(crate) fn start<R: Send + 'static>(
         &self,
         task: impl FnOnce() -> R + Send + 'static,
-    ) -> io::Result<Receiver<R>> {
-        let (send, receive) = sync_channel(1);
+    ) -> io::Result<Result<R>> {
+        let (sender, given) = Result::pair();
         let task: Task = Box::new(move |free| {
             let result = task();
             // Before the result is told: who has it may have another task.
             free();
             // The caller may be gone by now; then nobody wants the result.
-            let _ = send.send(result);
+            sender.tell(Told::Result(result));
         });
         let mut queue = self.0.lock();
         if queue.idle > queue.tasks.len() {
             queue.tasks.push_back(task);
             drop(queue);
             self.0.arrived.notify_one();
-            return Ok(receive);
+            return Ok(given);
         }
         drop(queue);
         let shared = Arc::clone(&self.0);
@@ -92,7 +163,7 @@ impl Workers {
                     task = shared.next();
                 }
             })?;
-        Ok(receive)
+        Ok(given)
     }
 }
 
@@ -109,6 +180,12 @@ mod tests {
     use super::*;
     use std::sync::mpsc::channel;
     use std::thread::ThreadId;
+
+    impl<R> Result<R> {
+        fn recv(self) -> Option<R> {
+            self.wait(Duration::MAX, Deadline::after(Duration::MAX))
+        }
+    }
 
     fn me() -> ThreadId {
         std::thread::current().id()
@@ -139,7 +216,7 @@ mod tests {
         assert!(first != second && second != third && third != first);
         // A task that panics takes its thread with it, not the others.
         let lost = workers.start(|| -> () { std::panic::resume_unwind(Box::new(())) });
-        assert!(lost.unwrap().recv().is_err());
+        assert!(lost.unwrap().recv().is_none());
         workers.start(me).unwrap().recv().unwrap();
     }
 

@@ -2,7 +2,8 @@
 //! tested with, and that it behaves as DRBD does.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use drbd_nl::testing::{FakeCluster, FakeNode};
+use drbd_nl::socket::Connector;
+use drbd_nl::testing::{FakeCluster, FakeNode, FakeSocket};
 use drbd_nl::{
     AddressPair, Base, ConnectionRef, ConnectionState, DeviceOptions, Dialect, DiskOptions,
     DiskState, Drbd, ErrorKind, InvalidatePeerOptions, MetaDisk, Minor, NetOptions, NewUuidOptions,
@@ -10,7 +11,10 @@ use drbd_nl::{
     ResourceName, ResourceOptions, Role, SuspendIoOptions, TimeoutType, Update, VerifyOptions,
     VolumeNumber, split_brain,
 };
+use std::io;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -397,6 +401,50 @@ fn scripted_faults() {
         one.run(&change(), Duration::from_millis(20)).unwrap(),
         Outcome::Unknown
     );
+}
+
+/// A node, and the threads that opened sockets to it.
+#[derive(Debug)]
+struct Opened(FakeNode, Arc<Mutex<Vec<ThreadId>>>);
+
+impl Connector for Opened {
+    type Transport = FakeSocket;
+
+    fn open(&self) -> io::Result<FakeSocket> {
+        self.1.lock().unwrap().push(std::thread::current().id());
+        self.0.open()
+    }
+}
+
+#[test]
+fn snapshots_keep_their_socket_and_take_a_thread_for_a_limit_alone() {
+    let me = std::thread::current().id();
+    for (limit, here) in [(TIMEOUT, false), (Duration::MAX, true)] {
+        let pair = Pair::in_sync(Dialect::V84);
+        let threads = Arc::default();
+        let node = Opened(pair.cluster.node("node1"), Arc::clone(&threads));
+        let mut drbd = Drbd::with_connector(node).unwrap();
+        threads.lock().unwrap().clear();
+        for extents in [300u32, 400, 500] {
+            // What happens between two snapshots disturbs neither.
+            let change = Operation::ChangeDiskOptions {
+                minor: Minor(0),
+                base: Base::Current,
+                options: Box::new(DiskOptions::new().al_extents(extents)),
+            };
+            assert_eq!(pair.nodes[0].run(&change, TIMEOUT).unwrap(), Outcome::Done);
+            let state = drbd.snapshot(limit).unwrap();
+            assert!(state.consistent);
+            assert_eq!(state.resources, pair.cluster.state("node1").resources);
+        }
+        let opened = threads.lock().unwrap().clone();
+        assert_eq!(opened.len(), 1);
+        assert_eq!(opened[0] == me, here);
+        // After the module was loaded again its groups may have other numbers.
+        drbd.reopen().unwrap();
+        drbd.snapshot(limit).unwrap();
+        assert_eq!(threads.lock().unwrap().len(), 3);
+    }
 }
 
 #[test]

@@ -58,6 +58,11 @@ impl Shared {
         queue.joined
     }
 
+    fn set_joined(&self, joined: bool) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.joined = joined;
+    }
+
     fn pop(&self, deadline: Deadline) -> Option<Item> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -133,12 +138,12 @@ impl Transport for FakeSocket {
     }
 
     fn join(&mut self, _: u32) -> io::Result<()> {
-        let mut queue = self
-            .shared
-            .queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        queue.joined = true;
+        self.shared.set_joined(true);
+        Ok(())
+    }
+
+    fn leave(&mut self, _: u32) -> io::Result<()> {
+        self.shared.set_joined(false);
         Ok(())
     }
 
