@@ -24,11 +24,11 @@ mod lines;
 mod text;
 
 use drbd_nl::{
-    AddressPair, AfterSplitBrain, Base, ConnectionRef, ConnectionState, DeviceOptions, Dialect,
-    DiskOptions, DiskState, Drbd, Error, ErrorKind, InvalidateOptions, InvalidatePeerOptions,
-    MetaDisk, Minor, NetOptions, NewUuidOptions, NodeId, Operation, Outcome, PeerDeviceRef,
-    Protocol, RawEvent, ResizeOptions, ResourceName, ResourceOptions, Role, Secret, State,
-    SuspendIoOptions, TimeoutType, Update, VerifyOptions, VolumeNumber,
+    AddressPair, AfterSplitBrain, Base, Connection, ConnectionRef, ConnectionState, DeviceOptions,
+    Dialect, DiskOptions, DiskState, Drbd, Error, ErrorKind, InvalidateOptions,
+    InvalidatePeerOptions, MetaDisk, Minor, NetOptions, NewUuidOptions, NodeId, Operation, Outcome,
+    PeerDeviceRef, Protocol, RawEvent, ResizeOptions, ResourceName, ResourceOptions, Role, Secret,
+    State, SuspendIoOptions, TimeoutType, Update, VerifyOptions, VolumeNumber,
 };
 use std::fs;
 use std::io::BufRead;
@@ -1089,7 +1089,15 @@ fn inner_split_brain() {
 #[ignore = "runs inside a node"]
 fn inner_survive() {
     let drbd = drbd();
-    let _ = drbd.run(&connect(), TIMEOUT).unwrap();
+    // The other side may know of the split brain before this one has given up.
+    let mut watcher = drbd.watch_only([r0()]).unwrap();
+    let given_up = |state: &State| {
+        let connections = &state.resource("r0").unwrap().connections;
+        let alone = |c: &Connection| c.state == ConnectionState::StandAlone;
+        connections.iter().all(alone)
+    };
+    watcher.wait_for(TIMEOUT, given_up).unwrap();
+    done(&drbd, connect());
 }
 
 /// This side throws its data away, having named it.
