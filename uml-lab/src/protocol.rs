@@ -20,6 +20,9 @@ pub(crate) const WINDOW: u32 = 512 * 1024;
 /// bytes are taken, and the user-mode serial driver (seen with 6.1) never
 /// listens again after it was stopped. So that must not happen.
 pub(crate) const LINE_WINDOW: usize = 3072;
+/// The same for single bytes, sent late because the node may have missed that
+/// there is something to read.
+pub(crate) const LINE_LIMIT: usize = 3840;
 /// The node says so after this many bytes.
 pub(crate) const LINE_ACK: usize = 1024;
 /// More input than this goes into a file for the node to read: the serial
@@ -28,7 +31,7 @@ pub(crate) const LINE_INPUT: usize = 2048;
 /// Data carried by one frame at most.
 pub(crate) const CHUNK: usize = 32 * 1024;
 /// Says that both ends speak the same protocol.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Bytes that are no message.
 #[derive(Debug, PartialEq, Eq)]
@@ -112,6 +115,8 @@ pub(crate) enum ToNode {
         code: u8,
         text: Vec<u8>,
     },
+    /// Nothing: bytes that make the node look at its line.
+    Nudge,
 }
 
 /// From a node to the lab.
@@ -490,6 +495,7 @@ impl Message for ToNode {
                 to.u8(*code);
                 to.bytes(text);
             }
+            ToNode::Nudge => to.u8(7),
         }
     }
 
@@ -531,6 +537,7 @@ impl Message for ToNode {
                 code: from.u8()?,
                 text: from.bytes()?,
             },
+            7 => ToNode::Nudge,
             _ => return Err(Malformed),
         })
     }
@@ -868,6 +875,7 @@ mod tests {
             code: 2,
             text: b"off".to_vec(),
         });
+        round_trip(&ToNode::Nudge);
         round_trip(&ToLab::Hello { version: VERSION });
         round_trip(&ToLab::Ready);
         round_trip(&ToLab::Failed {

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use uml_lab::{Command, ErrorKind, Lab, Node};
@@ -289,6 +291,88 @@ fn orphans_are_reaped(node: &Node) {
     let script = "for i in 1 2 3 4 5; do (true & ) ; done; sleep 0.5; grep -l 'State:.Z' /proc/[0-9]*/status";
     let output = node.run(["sh", "-c", script]).unwrap();
     assert_eq!(output.stdout_text(), "", "zombies");
+}
+
+/// A node's kernel that has much to do loses edges of its serial line now and
+/// then, some of them in as many answers: each must come all the same.
+#[test]
+#[ignore = "deep: takes minutes"]
+fn deep_answers_under_load() {
+    const ANSWERS: u32 = 100_000;
+    const HANGS: u32 = 50;
+    let mut lab = Lab::builder().name("load");
+    for name in ["node1", "node2"] {
+        lab = lab.node(name, |n| n.disk("64M").disk("64M"));
+    }
+    for n in 0..3 {
+        let address = |host| format!("10.0.{n}.{host}/24");
+        lab = lab.wire(format!("wire{n}"), |w| {
+            w.port("node1", address(1)).port("node2", address(2))
+        });
+    }
+    let Some(lab) = lab.start_for_test() else {
+        return;
+    };
+    let program = std::env::current_exe().unwrap();
+    let mut load = Vec::new();
+    for (name, peer) in [("node1", 2), ("node2", 1)] {
+        let mut add = |command: Command| load.push(lab.node(name).spawn(command).unwrap());
+        for disk in ["ubda", "ubdb"] {
+            let read =
+                format!("while dd if=/dev/{disk} of=/dev/null bs=4k iflag=direct; do :; done");
+            add(Command::from(["sh", "-c", &read]));
+        }
+        for n in 0..3 {
+            let send = ["--exact", "inner_send", "--include-ignored"];
+            let peer = format!("10.0.{n}.{peer}:{}", 7000 + n);
+            add(Command::new(&program).args(send).env("PEER", peer));
+        }
+    }
+    std::thread::scope(|scope| {
+        for name in ["node1", "node2"] {
+            let cat = lab.node(name).spawn(Command::new("cat").stdin_piped());
+            let cat = cat.unwrap();
+            let (sender, answers) = channel();
+            let mut output = cat.stdout();
+            scope.spawn(move || {
+                let mut byte = [0];
+                while output.read_exact(&mut byte).is_ok() && sender.send(byte[0]).is_ok() {}
+            });
+            scope.spawn(move || {
+                let missed = (0..ANSWERS).find(|n| {
+                    let byte = n.to_le_bytes()[0];
+                    cat.write_stdin(&[byte]).unwrap();
+                    answers.recv_timeout(LONG) != Ok(byte)
+                });
+                cat.kill(9).unwrap();
+                assert_eq!(missed, None, "{name}");
+            });
+        }
+        let node = lab.node("node1");
+        for _ in 0..HANGS {
+            std::thread::sleep(Duration::from_secs(1));
+            node.hang().unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            node.resume().unwrap();
+        }
+    });
+}
+
+#[test]
+#[ignore = "runs inside a node"]
+fn inner_send() {
+    let peer: SocketAddr = std::env::var("PEER").unwrap().parse().unwrap();
+    let socket = UdpSocket::bind(("0.0.0.0", peer.port())).unwrap();
+    let wait = Duration::from_millis(5);
+    socket.set_read_timeout(Some(wait)).unwrap();
+    let mut datagram = [0; 1400];
+    loop {
+        // What is lost is lost.
+        for _ in 0..4 {
+            let _ = socket.send_to(&datagram, peer);
+        }
+        let _ = (0..8).any(|_| socket.recv(&mut datagram).is_err());
+    }
 }
 
 #[test]

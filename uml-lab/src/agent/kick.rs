@@ -1,11 +1,10 @@
 //! Keeps a node's disks going.
 //!
-//! The kernel learns that disk requests are done from one socket, whose
-//! readiness it is told once, at the edge (`EPOLLET`, arch/um/os-Linux/irq.c).
-//! Now and then (seen on 6.1.176: in one of seven first syncs of DRBD) it
-//! misses an edge, and everything that waits for a disk stands still until the
-//! next request of any disk is done: for seconds, or for ever. So there is a
-//! disk that nobody uses but this module, which reads it now and then.
+//! The kernel learns that disk requests are done from one socket, and now and
+//! then misses it (seen on 6.1: in one of seven first syncs of DRBD; why, `link.rs`
+//! tells). Everything that waits for a disk then stands still until the next
+//! request of any disk is done: for seconds, or for ever. So there is a disk that
+//! nobody uses but this module, which reads it now and then.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

@@ -289,6 +289,7 @@ impl Server {
                         .write_all(&[&[code], text.as_slice()].concat());
                 }
             }
+            ToNode::Nudge => {}
         }
     }
 
