@@ -13,6 +13,8 @@ use crate::verdict::Verdict;
 pub enum Cause {
     /// It was moved.
     Planned,
+    /// It was moved by hand, with the commands of the post.
+    ByHand,
     /// The node that served it was lost.
     NodeLoss,
 }
@@ -40,10 +42,101 @@ pub struct Ending {
     pub takeover_downtime_ms: Option<u64>,
     /// All of them.
     pub downtimes: Vec<Downtime>,
+    /// What a planned handover takes, `failover` beside the commands of the post.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// Records that were sent and not answered when a node was lost last.
     pub unanswered_at_loss: Option<u64>,
     /// What was done, when, and what it took.
     pub steps: Vec<Step>,
+}
+
+/// Planned handovers of one service between the same nodes, by two ways, in turn.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// With `failover`.
+    pub failover: Handovers,
+    /// With the commands of the post.
+    pub by_hand: Handovers,
+    /// The first's downtime in terms of the second's, median by median.
+    pub ratio: f64,
+    /// The same without the time that the service itself took to stop.
+    pub ratio_without_stop: f64,
+}
+
+/// What handovers took, in milliseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Handovers {
+    /// Downtimes as the client saw them, in ascending order.
+    pub downtimes: Vec<u64>,
+    /// Their median.
+    pub median: u64,
+    /// The median of what the service itself took to stop.
+    pub stop: u64,
+}
+
+impl Handovers {
+    /// `stops`: what this step is called in the timeline.
+    fn new(downtimes: &[Downtime], cause: Cause, steps: &[Step], stops: &str) -> Option<Self> {
+        let of_cause = downtimes.iter().filter(|downtime| downtime.cause == cause);
+        let mut all: Vec<u64> = of_cause.map(|downtime| downtime.ms).collect();
+        let stopped = steps.iter().filter(|step| step.what.starts_with(stops));
+        let mut stop: Vec<u64> = stopped.map(|step| step.ms).collect();
+        Some(Self {
+            median: median(&mut all)?,
+            stop: median(&mut stop)?,
+            downtimes: all,
+        })
+    }
+}
+
+fn median(all: &mut [u64]) -> Option<u64> {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
+}
+
+impl Comparison {
+    fn new(downtimes: &[Downtime], steps: &[Step]) -> Option<Self> {
+        let handovers = |cause, stops| Handovers::new(downtimes, cause, steps, stops);
+        let by_hand = handovers(Cause::ByHand, "  lxc-stop")?;
+        let failover = handovers(Cause::Planned, "  stop container")?;
+        let rest = |way: &Handovers| way.median.saturating_sub(way.stop).max(1) as f64;
+        Some(Self {
+            ratio: failover.median as f64 / by_hand.median.max(1) as f64,
+            ratio_without_stop: rest(&failover) / rest(&by_hand),
+            failover,
+            by_hand,
+        })
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n  planned handover, median    downtime  of it the stop  (least to most)"
+        )?;
+        for (way, took) in [
+            ("failover", &self.failover),
+            ("the commands of the post", &self.by_hand),
+        ] {
+            let [least, .., most] = took.downtimes[..] else {
+                continue;
+            };
+            writeln!(
+                f,
+                "  {way:<24} {:>8} ms {:>12} ms  ({least} to {most} ms, {} times)",
+                took.median,
+                took.stop,
+                took.downtimes.len()
+            )?;
+        }
+        writeln!(
+            f,
+            "  failover takes {:.2} of the other's downtime, {:.2} of what follows the stop",
+            self.ratio, self.ratio_without_stop
+        )
+    }
 }
 
 impl Ending {
@@ -62,6 +155,7 @@ impl Ending {
             verdict,
             handover_downtime_ms: first(Cause::Planned),
             takeover_downtime_ms: first(Cause::NodeLoss),
+            comparison: Comparison::new(&downtimes, &steps),
             downtimes,
             unanswered_at_loss,
             steps,
@@ -154,6 +248,7 @@ impl fmt::Display for Ending {
         for downtime in &self.downtimes {
             let what = match downtime.cause {
                 Cause::Planned => "downtime, planned",
+                Cause::ByHand => "downtime, by hand",
                 Cause::NodeLoss => "downtime, node loss",
             };
             writeln!(
@@ -161,6 +256,9 @@ impl fmt::Display for Ending {
                 "  {what:<22} {:>8} ms  {}",
                 downtime.ms, downtime.service
             )?;
+        }
+        if let Some(comparison) = &self.comparison {
+            write!(f, "{comparison}")?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! workload that acknowledges only what is durable, a client that keeps every acknowledgement, a
 //! recorder in the place of each program that must not be called, and the verdict.
 
+mod by_hand;
 pub mod client;
 mod cluster;
 pub mod database;

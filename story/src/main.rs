@@ -28,6 +28,10 @@ struct Options {
     /// `--sabotage no-fsync` breaks it (which cuts it twice if nothing is said here).
     #[arg(long, value_name = "TIMES", conflicts_with = "full")]
     power_cuts: Option<u64>,
+    /// Move the service this many times there and back with `failover`, and as often with the commands
+    /// of the post, and compare how long it is away.
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["full", "sabotage", "power_cuts"])]
+    by_hand: Option<u64>,
     /// The seed of the first power cut: which of the writes that were not flushed survive it.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
@@ -123,7 +127,10 @@ fn run(options: &Options) -> Result<bool> {
         (Some(Sabotage::TwoOwners), None) => Plot::TwoOwners,
         (None, Some(times)) => cuts(times, true),
         (None, None) if options.full => Plot::Full,
-        (None, None) => Plot::Short,
+        (None, None) => match options.by_hand {
+            Some(rounds) => Plot::ByHand { rounds },
+            None => Plot::Short,
+        },
     };
     let ending = play(plot)?;
     println!("\n{ending}");

@@ -164,6 +164,14 @@ impl Stage {
         self.finish(running, exit)
     }
 
+    /// Runs a script in a node.
+    pub fn script(&mut self, node: &str, script: &str, arguments: &[&str]) -> Result<String> {
+        let name = Path::new(script).file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let running = self.begin(node, Path::new(script), &name, arguments)?;
+        self.finish(running, 0)
+    }
+
     /// Runs this program itself in a node.
     pub fn in_node(&mut self, node: &str, arguments: &[&str]) -> Result<String> {
         let running = self.begin(

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
+use crate::by_hand;
 use crate::cluster::{Cluster, other};
 use crate::ending::{Cause, Ending};
 use crate::full;
@@ -28,6 +29,11 @@ pub enum Plot {
         /// Whether the workload makes a record durable before it acknowledges it.
         fsync: bool,
     },
+    /// One service, moved by `failover` and by the commands of the post in turn.
+    ByHand {
+        /// How many times there and back with each.
+        rounds: u64,
+    },
     /// Broken on purpose: protocol A, and the link dies just before the node does.
     ProtocolA,
     /// Broken on purpose: a node that missed the newest writes is made to take over.
@@ -45,12 +51,14 @@ pub fn play(plot: Plot) -> Result<Ending> {
         no_fsync: matches!(plot, Plot::PowerCuts { fsync: false, .. }),
         full: plot == Plot::Full,
         power_cut: matches!(plot, Plot::PowerCuts { .. }),
+        by_hand: matches!(plot, Plot::ByHand { .. }),
     };
     let mut cluster = Cluster::begin(begin, changes)?;
     let played = match plot {
         Plot::Short => short(&mut cluster),
         Plot::Full => full::tell(&mut cluster),
         Plot::PowerCuts { seed, times, .. } => power_cuts(&mut cluster, seed, times),
+        Plot::ByHand { rounds } => by_hand::compare(&mut cluster, R0, rounds),
         Plot::ProtocolA => protocol_a(&mut cluster),
         Plot::StaleTakeover => stale_takeover(&mut cluster),
         Plot::TwoOwners => two_owners(&mut cluster),

@@ -145,6 +145,10 @@ pub struct Changes {
     /// Disks forget at a power cut what was not flushed; a matter of the lab alone.
     #[arg(skip)]
     pub power_cut: bool,
+    /// The tools that the project replaces are there, for who moves a store by hand; a matter of the
+    /// lab alone.
+    #[arg(skip)]
+    pub by_hand: bool,
 }
 
 impl Changes {

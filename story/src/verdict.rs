@@ -131,6 +131,12 @@ impl History {
         self.oks().map(|ok| ok.2).max()
     }
 
+    /// The epoch and the node that the newest acknowledgement named.
+    #[must_use]
+    pub fn served_as(&self) -> Option<(u64, String)> {
+        self.oks().last().map(|ok| (ok.2, ok.3.to_owned()))
+    }
+
     /// The longest time without any acknowledged record between the report at `from` and the
     /// newest one, in milliseconds: the downtime that a client sees.
     #[must_use]
@@ -189,8 +195,8 @@ pub struct Verdict {
     /// Signs of two owners at a time: acknowledgements of an epoch that had ended, or of one epoch
     /// by two nodes, and observations of two nodes serving the same store.
     pub dual_owner: u64,
-    /// Calls of programs that the project replaces.
-    pub foreign_tools: u64,
+    /// Calls of programs that the project replaces; nothing where nobody watched for them.
+    pub foreign_tools: Option<u64>,
     /// Records that were sent, not acknowledged, and are in the store: allowed.
     pub recovered: u64,
 }
@@ -199,7 +205,8 @@ impl Verdict {
     /// Whether the promise was kept.
     #[must_use]
     pub fn kept(&self) -> bool {
-        self.lost + self.phantom + self.torn + self.dual_owner + self.foreign_tools == 0
+        let foreign = self.foreign_tools.unwrap_or(0);
+        self.lost + self.phantom + self.torn + self.dual_owner + foreign == 0
     }
 
     /// Adds what was found elsewhere.
@@ -209,7 +216,9 @@ impl Verdict {
         self.phantom += other.phantom;
         self.torn += other.torn;
         self.dual_owner += other.dual_owner;
-        self.foreign_tools += other.foreign_tools;
+        if let Some(calls) = other.foreign_tools {
+            *self.foreign_tools.get_or_insert(0) += calls;
+        }
         self.recovered += other.recovered;
     }
 
@@ -296,12 +305,15 @@ impl fmt::Display for Verdict {
             "unanswered but kept", self.recovered
         )?;
         for (name, count) in [
-            ("lost", self.lost),
-            ("phantom", self.phantom),
-            ("torn", self.torn),
-            ("dual owner", self.dual_owner),
+            ("lost", Some(self.lost)),
+            ("phantom", Some(self.phantom)),
+            ("torn", Some(self.torn)),
+            ("dual owner", Some(self.dual_owner)),
             ("foreign tools called", self.foreign_tools),
         ] {
+            let Some(count) = count else {
+                continue;
+            };
             let mark = if count == 0 { "ok" } else { "BROKEN" };
             writeln!(f, "  {name:<22} {count:>8}   (allowed: 0)  {mark}")?;
         }
@@ -393,7 +405,7 @@ mod tests {
         }
         assert!(
             !Verdict {
-                foreign_tools: 1,
+                foreign_tools: Some(1),
                 ..Verdict::default()
             }
             .kept()
