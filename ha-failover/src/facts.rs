@@ -208,6 +208,13 @@ impl Drbd {
             })
     }
 
+    /// Whether nobody tries to reach the peer, as after a split brain.
+    #[must_use]
+    pub fn given_up(&self) -> bool {
+        // Where DRBD 8.4 forgets the connection, 9 keeps it.
+        matches!(self.link, None | Some(Link::StandAlone))
+    }
+
     /// Whether a disk is attached.
     #[must_use]
     pub fn attached(&self) -> bool {

@@ -334,6 +334,9 @@ pub enum Action {
     },
     /// Connect as the one whose changes are given up.
     ConnectDiscarding,
+    /// Look for the one whose changes are given up, and connect again when DRBD finds the split brain
+    /// before that; finding nobody is fine.
+    AwaitVictim,
     /// Keep a container as it is now, read-only, in the store.
     Snapshot {
         /// The container.
@@ -384,6 +387,7 @@ impl Action {
             Action::PromoteToRescue { .. } => "promote-to-rescue",
             Action::KeepAside { .. } => "keep-aside",
             Action::ConnectDiscarding => "connect-discarding",
+            Action::AwaitVictim => "await-victim",
             Action::Snapshot { .. } => "snapshot",
             Action::RestoreSnapshot { .. } => "restore-snapshot",
             Action::DeleteSnapshot { .. } => "delete-snapshot",
@@ -488,6 +492,9 @@ impl fmt::Display for Action {
             }
             Action::ConnectDiscarding => {
                 f.write_str("connect, GIVING UP what this node has written since the split")
+            }
+            Action::AwaitVictim => {
+                f.write_str("connect, until the peer gives up its changes (nobody there is fine)")
             }
             Action::Snapshot { container, name } => {
                 write!(f, "keep container {container} as snapshot {name}")

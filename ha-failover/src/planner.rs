@@ -18,7 +18,7 @@ mod takeover;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::facts::{Drbd, Facts, Link, Role};
+use crate::facts::{Facts, Role};
 use crate::finding::{Code, Finding, Refusal};
 use crate::placement::Resource;
 use crate::plan::{Action, EvidenceNeed, Plan, Request, Step, Undo, settle};
@@ -145,11 +145,6 @@ fn running(facts: &Facts) -> Vec<String> {
             .map(|(name, _)| name.clone())
             .collect(),
     }
-}
-
-/// Whether nobody tries to reach the peer (8.4 shows no connection at all then).
-fn given_up(drbd: &Drbd) -> bool {
-    matches!(drbd.link, None | Some(Link::StandAlone))
 }
 
 struct Planner<'a> {

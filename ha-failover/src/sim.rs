@@ -644,7 +644,7 @@ impl Cluster {
                 node.attached = true;
                 Ok(Done::now())
             }
-            Action::Connect => {
+            Action::Connect | Action::AwaitVictim => {
                 node.wants_link = true;
                 Ok(Done::now())
             }

@@ -260,7 +260,7 @@ fn split_brain(cluster: &mut Cluster) -> Result<()> {
         reason,
     ];
     let waits = cluster.stage.begin_failover(survivor, &resolve)?;
-    waits.wait_for_step("settle")?;
+    waits.wait_for_step("await-victim")?;
     let keep = [&resolve[..], &["--keep", kept]].concat();
     cluster.stage.failover(victim, &keep, 0)?;
     cluster.stage.finish(waits, 0)?;

@@ -272,7 +272,18 @@ fn dangerous_options() {
     let refused = cluster.failover("node2", &resolve);
     assert_eq!(refused.codes(), ["nothing-kept"], "{refused:#?}");
     let mut survivor = cluster.spawn("node1", &resolve);
-    survivor.until("settle");
+    survivor.until("await-victim");
+    // The other one is not at it yet, and meets the survivor as it is: DRBD finds the same again.
+    let told = "/run/ha-failover/split-brain";
+    let busybox = |script: String| {
+        let command = ["/bin/busybox", "sh", "-c", &script];
+        cluster.node("node1").run_ok(command).unwrap();
+    };
+    busybox(format!("rm {told}/*"));
+    let up = ["up", "r0", "--die-at", "before:settle"];
+    let killed = cluster.failover("node2", &up);
+    assert_eq!(killed.status, None, "{killed:#?}");
+    busybox(format!("until ls {told}/*; do sleep 0.1; done"));
     let keep = [&resolve[..], &["--keep", "/run/kept"]].concat();
     cluster
         .failover("node2", &keep)

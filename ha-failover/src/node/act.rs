@@ -12,7 +12,7 @@ use super::grow::grow_store;
 use super::{FENCED_DIR, Node, drbd};
 use crate::error::chain;
 use crate::evidence::FenceEvidence;
-use crate::facts::{Disk, Link, Role};
+use crate::facts::{Disk, Role};
 use crate::ledger::{OwnerRecord, Tombstone};
 use crate::placement::differences;
 use crate::plan::Action;
@@ -26,6 +26,9 @@ const PEERS: u32 = 2;
 
 /// A request to DRBD gets this much, however little time is left.
 const LEAST: Duration = Duration::from_millis(100);
+
+/// From one split brain to the next attempt to connect.
+const RECONNECT: Duration = Duration::from_secs(1);
 
 /// "Refusing to be Primary while peer is not outdated" (drbd_strings.c).
 const SS_PRIMARY_NOP: i32 = -7;
@@ -222,6 +225,7 @@ impl Node {
                 }
             }
             Action::Settle => self.settle(deadline),
+            Action::AwaitVictim => self.await_victim(deadline),
             Action::TakeDown => self.take_down(deadline),
             Action::InitializeFromHere => self.initialize_from_here(deadline),
             Action::AwaitSync => self.await_sync(deadline),
@@ -461,6 +465,26 @@ impl Node {
         })
     }
 
+    /// Waits for the peer whose changes are given up. As long as it has not begun to, it may meet this node
+    /// with all it has written: DRBD finds the split brain again, and both ends are given up.
+    fn await_victim(&self, deadline: Duration) -> Performed {
+        let until = Instant::now() + deadline;
+        let left = || until.saturating_duration_since(Instant::now());
+        loop {
+            if self.observed()?.given_up() {
+                self.connect(left())?;
+            }
+            let known = self.watch(left(), |drbd| {
+                let drbd = drbd?;
+                (drbd.settled() || drbd.given_up()).then_some(drbd.settled())
+            })?;
+            if known != Some(false) {
+                return self.settle(left());
+            }
+            std::thread::sleep(RECONNECT.min(left()));
+        }
+    }
+
     fn initialize_from_here(&self, deadline: Duration) -> Performed {
         let resource = self.resource_name()?;
         let state = self
@@ -489,8 +513,7 @@ impl Node {
             if drbd.in_sync() {
                 return Some(Ok(()));
             }
-            // Where DRBD 8.4 forgets the connection, 9 keeps it.
-            matches!(drbd.link, None | Some(Link::StandAlone))
+            drbd.given_up()
                 .then(|| Err(failed("the connection was given up")))
         })?;
         match done {

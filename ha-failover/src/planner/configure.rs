@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Planner, QUICK, UUID_JUST_CREATED};
-use crate::facts::{BackingDisk, Disk, Drbd, Link, Replication, Role};
+use crate::facts::{BackingDisk, Disk, Drbd, Replication, Role};
 use crate::finding::Code;
 use crate::plan::Action;
 
@@ -176,8 +176,7 @@ impl Planner<'_> {
         if !attached || promotes {
             self.step(Action::Attach, drbd_deadline);
         }
-        let link = facts.drbd.as_ref().and_then(|d| d.link);
-        if matches!(link, None | Some(Link::StandAlone)) {
+        if facts.drbd.as_ref().is_none_or(Drbd::given_up) {
             self.step(Action::Connect, drbd_deadline);
         }
         if !facts.drbd.as_ref().is_some_and(Drbd::settled) {

@@ -1,6 +1,6 @@
 //! The side that will serve: start and handover.
 
-use super::{Planner, QUICK, SERVED, given_up};
+use super::{Planner, QUICK, SERVED};
 use crate::facts::{Disk, Role};
 use crate::finding::Code;
 use crate::plan::{Action, Step};
@@ -125,7 +125,7 @@ impl Planner<'_> {
             }
             if drbd.connected() {
                 self.newest_here(drbd);
-            } else if given_up(drbd) {
+            } else if drbd.given_up() {
                 self.connected(drbd);
             } else {
                 let evidence = if ledger.serving {

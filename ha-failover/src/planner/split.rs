@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Planner, QUICK, given_up};
+use super::{Planner, QUICK};
 use crate::evidence::Attestation;
 use crate::finding::Code;
 use crate::plan::Action;
@@ -54,10 +54,7 @@ impl Planner<'_> {
         if facts.node == victim {
             self.victim(keep, accept);
         } else {
-            if given_up(drbd) {
-                self.step(Action::Connect, deadlines.drbd);
-            }
-            self.step(Action::Settle, deadlines.handover);
+            self.step(Action::AwaitVictim, deadlines.handover);
             self.step(Action::RecordSeen, QUICK);
         }
     }

@@ -1,6 +1,6 @@
 //! Serving without the peer's consent.
 
-use super::{Planner, given_up};
+use super::Planner;
 use crate::evidence::Power;
 use crate::facts::{Disk, Drbd, Role};
 use crate::finding::Code;
@@ -93,7 +93,7 @@ impl Planner<'_> {
         let mut promote = None;
         if drbd.role != Role::Primary {
             let attested = takeover.attest.is_some();
-            if attested && !given_up(drbd) {
+            if attested && !drbd.given_up() {
                 self.steps
                     .push(Step::new(Action::Disconnect, self.resource.deadlines.drbd).in_gap());
             }
@@ -110,7 +110,7 @@ impl Planner<'_> {
             });
         }
         self.serve(promote, true);
-        if given_up(drbd) || takeover.attest.is_some() {
+        if drbd.given_up() || takeover.attest.is_some() {
             self.step(Action::Connect, self.resource.deadlines.drbd);
             if let Some(last) = self.steps.last_mut() {
                 last.optional = true;
@@ -151,9 +151,9 @@ impl Planner<'_> {
                 ),
             );
         }
-        if given_up(drbd) && facts.split_brain.is_some() && !resuming {
+        if drbd.given_up() && facts.split_brain.is_some() && !resuming {
             self.split_brain();
-        } else if given_up(drbd) && !resuming {
+        } else if drbd.given_up() && !resuming {
             self.error(
                 Code::SplitBrainSuspected,
                 &name,

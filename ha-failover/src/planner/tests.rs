@@ -6,8 +6,8 @@ use std::rc::Rc;
 use super::*;
 use crate::evidence::{Attestation, Power};
 use crate::facts::{
-    BackingDisk, ConfProblem, ConfVolume, ContainerFacts, ContainerState, Disk, OpenOperation,
-    Replication, StoreMount, VolumeFacts,
+    BackingDisk, ConfProblem, ConfVolume, ContainerFacts, ContainerState, Disk, Drbd, Link,
+    OpenOperation, Replication, StoreMount, VolumeFacts,
 };
 use crate::finding::Severity;
 use crate::placement::{Fence, Placement};
