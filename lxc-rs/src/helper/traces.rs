@@ -11,6 +11,9 @@ use std::time::Duration;
 use crate::os;
 use crate::wire;
 
+/// How often to look at what is no process.
+const AFTER: Duration = Duration::from_millis(5);
+
 pub(crate) struct Traces {
     /// Monitor and init. A process is reported as ended after its descriptors,
     /// directories and namespaces are closed, what they held up included.
@@ -32,6 +35,17 @@ impl Traces {
         Self {
             processes: pids.into_iter().filter_map(os::pidfd).collect(),
             cgroups,
+        }
+    }
+
+    /// Waits until one of the processes ends, or for what they leave; not longer than `within`.
+    pub(crate) fn wait(&self, within: Duration) {
+        let mut processes = self.processes.iter();
+        match processes.find(|process| !os::ended(process, Duration::ZERO)) {
+            Some(lives) => {
+                os::ended(lives, within);
+            }
+            None => std::thread::sleep(within.min(AFTER)),
         }
     }
 
