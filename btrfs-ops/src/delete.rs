@@ -14,7 +14,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::error::{Error, ErrorKind, Request, Result, id_target};
-use crate::filesystem::{filesystem_info, sync, wait_cleaned_until};
+use crate::filesystem::{filesystem_info, sync, wait_cleaned_since};
 use crate::list::path_of_id;
 use crate::mounts;
 use crate::subvolume::{self, DIRECTORY, Subvolume, What, target, target_in, what_is};
@@ -310,9 +310,9 @@ fn finish(
         Wait::Nothing => {}
         Wait::Commit => sync(fs)?,
         Wait::Cleaned(timeout) => {
-            let deadline = Instant::now() + timeout;
+            let begun = Instant::now();
             sync(fs)?;
-            wait_cleaned_until(fs, id, deadline)?;
+            wait_cleaned_since(fs, id, begun, timeout)?;
         }
     }
     Ok(done)

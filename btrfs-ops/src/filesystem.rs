@@ -469,15 +469,16 @@ pub fn sync(fd: impl AsFd) -> Result<()> {
 /// without it before Linux 6.13.
 #[doc(alias = "BTRFS_IOC_SUBVOL_SYNC_WAIT")]
 pub fn wait_cleaned(fs: impl AsFd, id: SubvolId, timeout: Duration) -> Result<()> {
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
     sync(&fs)?;
-    wait_cleaned_until(fs.as_fd(), id, deadline)
+    wait_cleaned_since(fs.as_fd(), id, begun, timeout)
 }
 
-pub(crate) fn wait_cleaned_until(
+pub(crate) fn wait_cleaned_since(
     fs: BorrowedFd<'_>,
     id: SubvolId,
-    deadline: Instant,
+    begun: Instant,
+    timeout: Duration,
 ) -> Result<()> {
     let request = Request::WaitCleaned;
     let shown = || format!("{} of {}", id_target(id), target(fs));
@@ -515,7 +516,7 @@ pub(crate) fn wait_cleaned_until(
             }
             Err(error) => return Err(error),
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = timeout.saturating_sub(begun.elapsed());
         if left.is_zero() {
             let text = "deleted, but not cleaned before the deadline";
             return Err(Error::message(

@@ -432,7 +432,7 @@ impl Running {
     }
 
     pub(crate) fn wait(&self, deadline: Duration) -> Result<Output> {
-        let mut until = Instant::now() + deadline;
+        let (mut begun, mut limit) = (Instant::now(), deadline);
         let mut killed = false;
         let mut collected = [Vec::new(), Vec::new()];
         let mut state = self.state();
@@ -471,13 +471,13 @@ impl Running {
                     .detail(why)
                     .with_output(output(killed_status, &mut collected)));
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 if killed {
                     return Err(late(output(killed_status, &mut collected)));
                 }
                 killed = true;
-                until = Instant::now() + REPLY;
+                (begun, limit) = (Instant::now(), REPLY);
                 let signal = Signal::SIGKILL as i32;
                 self.link.send(&ToNode::Kill {
                     id: self.id,

@@ -594,10 +594,10 @@ impl Node {
     pub(crate) fn finish_boot(&self) -> Result<()> {
         let lab = self.lab("boot")?;
         let machine = self.machine();
-        let until = Instant::now() + lab.boot_deadline;
+        let begun = Instant::now();
         let mut state = machine.state();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = lab.boot_deadline.saturating_sub(begun.elapsed());
             let why = match &state.phase {
                 Phase::Ready => return Ok(()),
                 Phase::Off(why) => Some(why.clone()),

@@ -68,7 +68,9 @@ fn how_a_program_ends(node: &Node) {
         (output.stdout_text().as_str(), output.stderr_text().as_str()),
         ("out\n", "err\n")
     );
-    let output = node.run(["sh", "-c", "kill -TERM $$"]).unwrap();
+    // Without a limit.
+    let command = Command::new("sh").args(["-c", "sleep 0.1; kill -TERM $$"]);
+    let output = node.run(command.deadline(Duration::MAX)).unwrap();
     assert_eq!(output.status.signal(), Some(15));
     let error = node
         .run_ok(["sh", "-c", "echo why >&2; exit 3"])
