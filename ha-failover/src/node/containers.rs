@@ -235,6 +235,9 @@ impl Node {
             return Ok(Done::already());
         };
         let mut last;
+        // What is sent before the container's interface is up is gone, and would be sent again after a
+        // second.
+        let mut patience = Duration::from_millis(50);
         loop {
             let left = deadline.saturating_sub(begun.elapsed());
             if left.is_zero() {
@@ -248,10 +251,11 @@ impl Node {
             }
             match &ready {
                 Ready::Tcp(address) => {
-                    match TcpStream::connect_timeout(address, left.min(Duration::from_secs(1))) {
+                    match TcpStream::connect_timeout(address, left.min(patience)) {
                         Ok(_) => return Ok(Done::now()),
                         Err(e) => last = format!("{address}: {e}"),
                     }
+                    patience = (patience * 2).min(Duration::from_secs(1));
                 }
                 Ready::Exec(argv) => {
                     let container = self.open_container(name)?;
