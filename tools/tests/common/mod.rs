@@ -132,14 +132,16 @@ impl Run {
         self
     }
 
+    /// What it was refused for.
     pub(crate) fn codes(&self) -> Vec<String> {
-        self.events
-            .iter()
-            .filter(|e| e["event"] == "refused")
-            .flat_map(|e| e["findings"].as_array().cloned().unwrap_or_default())
-            .filter(|f| f["severity"] == "error")
-            .map(|f| f["code"].as_str().unwrap_or_default().to_owned())
-            .collect()
+        let refused = self.events.iter().filter(|e| e["event"] == "refused");
+        codes(refused.map(|e| &e["findings"]), "error")
+    }
+
+    /// What the plans that were carried out warn of.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let plans = self.events.iter().filter(|e| e["event"] == "plan");
+        codes(plans.map(|e| &e["plan"]["findings"]), "warning")
     }
 
     pub(crate) fn steps(&self) -> Vec<String> {
@@ -163,6 +165,14 @@ impl Run {
             stderr,
         }
     }
+}
+
+fn codes<'a>(lists: impl Iterator<Item = &'a Value>, severity: &str) -> Vec<String> {
+    lists
+        .flat_map(|list| list.as_array().cloned().unwrap_or_default())
+        .filter(|f| f["severity"] == severity)
+        .map(|f| f["code"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// `failover` that runs on while the test does something else.
