@@ -85,7 +85,9 @@ lxc.net.0.ipv4.address = 10.1.0.20/24
 
 /// [`DRBD_CONF`] with resyncs that are not throttled, and other settings of the disks.
 pub(crate) fn conf_with(more: &str) -> String {
-    let settings = format!("protocol C;\n    disk {{ c-plan-ahead 0; resync-rate 200M; {more} }}");
+    let settings = format!(
+        "protocol C;\n    disk {{ c-plan-ahead 0; c-min-rate 0; resync-rate 200M; {more} }}"
+    );
     DRBD_CONF.replace("protocol C;", &settings)
 }
 
