@@ -226,7 +226,8 @@ impl<T: Transport> Watcher<T> {
                 return Ok(Some(update));
             }
             if self.stale && !self.unloaded {
-                self.resync(timeout)?;
+                let read = self.resync(timeout);
+                self.unless_unloaded(read)?;
                 continue;
             }
             // With an early event in hand, only so long for those before it.
@@ -239,9 +240,11 @@ impl<T: Transport> Watcher<T> {
                 Ok(Some(RawEvent::ModuleUnloaded)) => self.module_unloaded(),
                 Ok(Some(RawEvent::ModuleLoaded)) => {
                     self.unloaded = false;
-                    let before = self.reread(Self::DUMP_LIMIT)?;
-                    self.ready
-                        .push_back(Update::ModuleLoaded(difference(&before, &self.state)));
+                    let read = self.reread(Self::DUMP_LIMIT).map(|before| {
+                        let changes = difference(&before, &self.state);
+                        self.ready.push_back(Update::ModuleLoaded(changes));
+                    });
+                    self.unless_unloaded(read)?;
                 }
                 Ok(None) if self.give_up.is_some_and(|g| g.passed()) => self.stale = true,
                 Ok(None) => return Ok(None),
@@ -251,6 +254,12 @@ impl<T: Transport> Watcher<T> {
                 }
             }
         }
+    }
+
+    /// A state that could not be read because the module went is told as an
+    /// update, as it is at any other time.
+    fn unless_unloaded(&self, read: Result<()>) -> Result<()> {
+        if self.unloaded { Ok(()) } else { read }
     }
 
     /// The next update if there is one now. For poll loops over `AsFd`: call

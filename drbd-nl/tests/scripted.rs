@@ -969,6 +969,8 @@ fn a_gap_and_an_overrun_are_read_again() {
         helper("first", u32::MAX - 1),
         helper("fourth", 2),
         helper("third", 1),
+        // Older than what is read then.
+        live(resource(cmd::RESOURCE_STATE, "r0", 2, Some(2)), 3),
         // What comes instead of the one that is missing is too late.
         Step::Silence,
     ]);
@@ -1231,20 +1233,36 @@ fn the_older_events_of_84_do_not_count() {
     assert_eq!(script.requests.lock().unwrap().len(), 1);
 }
 
-#[test]
-fn the_module_may_go_away() {
-    let (drbd, script) = script(|_, _| initial_state(2));
-    let mut watcher = drbd.watch().unwrap();
+/// The announcement that the module is gone.
+fn unloaded() -> Step {
     let mut b = MessageBuilder::<Native>::genl(ctrl::GENL_ID_CTRL, 0, ctrl::CTRL_CMD_DELFAMILY, 2);
     b.attrs()
         .bytes(ctrl::CTRL_ATTR_FAMILY_ID, &FAMILY.to_ne_bytes());
     let bytes = b.finish(0, 0).unwrap();
     assert!(Attrs::<Native>::new(&bytes[20..]).all(|a| a.is_ok()));
-    script
-        .announced
-        .lock()
-        .unwrap()
-        .push_back(Step::Raw(bytes, 0));
+    Step::Raw(bytes, 0)
+}
+
+#[test]
+fn the_module_may_go_away_after_a_loss() {
+    let (drbd, script) = script(|_, _| initial_state(2));
+    let mut watcher = drbd.watch().unwrap();
+    let steps = [Step::Overrun, unloaded()];
+    script.announced.lock().unwrap().extend(steps);
+    let update = watcher.next_update(TIMEOUT).unwrap();
+    assert!(
+        matches!(update, Some(Update::ModuleUnloaded(_))),
+        "{update:?}"
+    );
+    assert!(watcher.state().resources.is_empty());
+    assert_eq!(script.requests.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn the_module_may_go_away() {
+    let (drbd, script) = script(|_, _| initial_state(2));
+    let mut watcher = drbd.watch().unwrap();
+    script.announced.lock().unwrap().push_back(unloaded());
     let update = watcher.next_update(TIMEOUT).unwrap();
     let Some(Update::ModuleUnloaded(changes)) = update else {
         panic!("{update:?}");
