@@ -7,14 +7,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::error::{Error, ErrorKind, Request, Result, id_target};
-use crate::search::{self, BackRef, Item, Key, RootItem};
+use crate::search::{self, Item, Key};
 use crate::subvolume::{self, DIRECTORY, SubvolumeInfo, What, target, what_is};
 use crate::types::{SubvolId, Uuid};
 use crate::uapi::{self, RootRef, SearchKey};
@@ -229,7 +229,7 @@ fn search_by(
         let text = format!("an item of tree {tree} is not what it should be");
         Error::message(ErrorKind::Malformed, request.op(), target(fs), text)
     };
-    let mut buffer = Vec::new();
+    let (mut buffer, mut room) = (Vec::new(), 4 << 10);
     loop {
         let mut search = SearchKey {
             tree_id: tree,
@@ -241,7 +241,9 @@ fn search_by(
             ..SearchKey::default()
         };
         key.start(&mut search);
-        uapi::tree_search(fs, &mut search, &mut buffer)
+        // Few items are what is mostly asked for, and of what is stepped over
+        // little shall come along.
+        uapi::tree_search(fs, &mut search, &mut buffer, room)
             .map_err(|errno| Error::ioctl(request, target(fs), fs, errno))?;
         if search.nr_items == 0 {
             return Ok(());
@@ -256,6 +258,7 @@ fn search_by(
             Some(next) if next <= max => key = next,
             _ => return Ok(()),
         }
+        room = (room * 2).min(64 << 10);
     }
 }
 
@@ -263,7 +266,18 @@ fn search_by(
 struct Roots {
     /// By id, without paths.
     live: Vec<Listed>,
+    siblings: Vec<Siblings>,
     pending: Vec<SubvolId>,
+}
+
+/// Some that follow one another in the listing and are in the same directory.
+/// They compare by where that is.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Siblings {
+    parent: SubvolId,
+    dir_id: u64,
+    first: usize,
+    end: usize,
 }
 
 fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
@@ -278,30 +292,54 @@ fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
         offset: u64::MAX,
     };
     let mut live = Vec::new();
+    let mut siblings: Vec<Siblings> = Vec::new();
     // A subvolume's item comes right before its back reference. Bounds compare
     // as tuples, so items of other types come along: the inodes of the old free
     // space cache, and forward references.
-    let mut item_of = None;
+    let mut unplaced = None;
     search_roots(fs, first, last, &mut |item| {
         let id = SubvolId::from_kernel(item.key.objectid);
         match item.key.kind {
-            uapi::ROOT_ITEM_KEY => item_of = Some((id, search::root_item(item.data)?)),
-            uapi::ROOT_BACKREF_KEY => {
-                let at = search::back_ref(item.key, item.data)?;
-                if let Some((of, root)) = item_of.take()
-                    && of == id
-                    && root.refs > 0
-                {
-                    live.push(Listed {
-                        path: PathBuf::new(),
-                        info: SubvolumeInfo::from_items(id, &root, at),
-                    });
+            uapi::ROOT_ITEM_KEY => {
+                if unplaced.replace(id).is_some() {
+                    live.pop();
+                }
+                // To double it, as it does by itself, copies three times as much.
+                if live.len() == live.capacity() {
+                    live.reserve(3 * live.len());
+                }
+                live.push(Listed {
+                    path: PathBuf::new(),
+                    info: SubvolumeInfo::blank(id),
+                });
+                if search::root_item(item.data, &mut live.last_mut()?.info)? == 0 {
+                    unplaced = None;
+                    live.pop();
+                }
+            }
+            uapi::ROOT_BACKREF_KEY if unplaced.take_if(|of| *of == id).is_some() => {
+                let end = live.len();
+                let info = &mut live.last_mut()?.info;
+                let (parent, dir_id) = search::back_ref(item.key, item.data, info)?;
+                match siblings.last_mut() {
+                    Some(last) if (last.parent, last.dir_id) == (parent, dir_id) => {
+                        last.end = end;
+                    }
+                    _ => siblings.push(Siblings {
+                        parent,
+                        dir_id,
+                        first: end - 1,
+                        end,
+                    }),
                 }
             }
             _ => {}
         }
         Some(())
     })?;
+    if unplaced.is_some() {
+        live.pop();
+    }
     let orphan = |offset| Key {
         objectid: uapi::ORPHAN_OBJECTID,
         kind: uapi::ORPHAN_ITEM_KEY,
@@ -312,71 +350,68 @@ fn sweep(fs: BorrowedFd<'_>) -> Result<Roots> {
         pending.push(SubvolId::from_kernel(item.key.offset));
         Some(())
     })?;
-    Ok(Roots { live, pending })
+    Ok(Roots {
+        live,
+        siblings,
+        pending,
+    })
 }
 
-/// The path of a directory inside the tree that is at `prefix`.
+/// The path of a directory inside the tree that is at `prefix`. Both are empty,
+/// or end in a slash.
 fn directory(
     fs: BorrowedFd<'_>,
     tree: SubvolId,
     dir: u64,
-    prefix: &Path,
-) -> Result<PathBuf, Errno> {
+    prefix: &[u8],
+) -> Result<Vec<u8>, Errno> {
     if dir == uapi::FIRST_FREE_OBJECTID {
-        return Ok(prefix.to_owned());
+        return Ok(prefix.to_vec());
     }
-    let mut bytes = uapi::ino_lookup(fs, tree.get(), dir)?;
-    // It ends in a slash.
-    bytes.pop_if(|last| *last == b'/');
-    Ok(join(prefix, OsStr::from_bytes(&bytes)))
+    Ok([prefix, &uapi::ino_lookup(fs, tree.get(), dir)?].concat())
 }
 
-/// `Path::join` of a relative path, with one allocation.
-fn join(directory: &Path, name: &OsStr) -> PathBuf {
-    let directory = directory.as_os_str();
-    if directory.is_empty() {
-        return PathBuf::from(name);
-    }
-    let mut path = OsString::with_capacity(directory.len() + 1 + name.len());
-    path.push(directory);
-    path.push("/");
-    path.push(name);
-    PathBuf::from(path)
+fn entry(directory: &[u8], name: &OsStr) -> PathBuf {
+    let path = [directory, name.as_bytes()].concat();
+    PathBuf::from(OsString::from_vec(path))
 }
 
 /// Gives every subvolume below `top` its path, and drops the others.
 fn resolve(fs: BorrowedFd<'_>, found: Roots, top: SubvolId) -> Listing {
-    let Roots { mut live, pending } = found;
-    // By parent and directory: each directory is asked for once. They mostly
-    // come in this order, in which sorting costs next to nothing.
-    let place = |(at, found): (usize, &Listed)| (found.info.parent, found.info.dir_id, at);
-    let mut places: Vec<_> = live.iter().enumerate().map(place).collect();
-    places.sort_unstable();
-    let mut children: Vec<_> = places.chunk_by(|a, b| a.0 == b.0).collect();
-    let parents: Vec<_> = children.iter().map(|group| group[0].0).collect();
+    let Roots {
+        mut live,
+        mut siblings,
+        pending,
+    } = found;
+    // Each directory is asked for once.
+    siblings.sort_unstable();
+    let mut children: Vec<_> = siblings.chunk_by(|a, b| a.parent == b.parent).collect();
+    let parents: Vec<_> = children.iter().map(|group| group[0].parent).collect();
     let (mut unreachable, mut reached) = (Vec::new(), 0);
     // From the top down: a parent's path is known before it is needed, and a
     // loop in a broken tree is not reached at all, or gone through once.
-    let mut open = vec![(top, PathBuf::new())];
+    let mut open = vec![(top, Vec::new())];
     while let Some((parent, prefix)) = open.pop() {
-        let Ok(at) = parents.binary_search(&Some(parent)) else {
+        let Ok(at) = parents.binary_search(&parent) else {
             continue;
         };
-        for group in std::mem::take(&mut children[at]).chunk_by(|a, b| a.1 == b.1) {
-            match directory(fs, parent, group[0].1, &prefix) {
+        for group in std::mem::take(&mut children[at]).chunk_by(|a, b| a.dir_id == b.dir_id) {
+            let members = group.iter().flat_map(|some| some.first..some.end);
+            match directory(fs, parent, group[0].dir_id, &prefix) {
                 Ok(directory) => {
-                    reached += group.len();
-                    for &(_, _, at) in group {
+                    for at in members {
+                        reached += 1;
                         let Listed { path, info } = &mut live[at];
-                        *path = join(&directory, &info.name);
-                        if parents.binary_search(&Some(info.id)).is_ok() {
-                            open.push((info.id, path.clone()));
+                        *path = entry(&directory, &info.name);
+                        if parents.binary_search(&info.id).is_ok() {
+                            let prefix = [path.as_os_str().as_bytes(), b"/"].concat();
+                            open.push((info.id, prefix));
                         }
                     }
                 }
                 // Deleted since the sweep.
                 Err(Errno::ENOENT) => {}
-                Err(errno) => unreachable.extend(group.iter().map(|&(_, _, at)| {
+                Err(errno) => unreachable.extend(members.map(|at| {
                     let id = live[at].info.id;
                     let shown = format!("{} of {}", id_target(id), target(fs));
                     Unreachable {
@@ -400,40 +435,39 @@ fn resolve(fs: BorrowedFd<'_>, found: Roots, top: SubvolId) -> Listing {
     }
 }
 
-/// What the tree of roots says about one subvolume.
-#[derive(Default)]
-struct Root {
-    item: Option<RootItem>,
-    at: Option<BackRef>,
-}
-
-/// The items of one subvolume.
-fn search_one(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Root> {
+/// The state of one subvolume, and its references.
+fn search_one(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<(SubvolumeInfo, u32)>> {
     let key = |kind, offset| Key {
         objectid: id.get(),
         kind,
         offset,
     };
-    let mut root = Root::default();
+    let mut found = None;
     let (first, last) = (
         key(uapi::ROOT_ITEM_KEY, 0),
         key(uapi::ROOT_BACKREF_KEY, u64::MAX),
     );
     search_roots(fs, first, last, &mut |item| {
-        match item.key.kind {
-            uapi::ROOT_ITEM_KEY => root.item = Some(search::root_item(item.data)?),
-            uapi::ROOT_BACKREF_KEY => root.at = Some(search::back_ref(item.key, item.data)?),
+        match (item.key.kind, &mut found) {
+            (uapi::ROOT_ITEM_KEY, _) => {
+                let mut info = SubvolumeInfo::blank(id);
+                let refs = search::root_item(item.data, &mut info)?;
+                found = Some((info, refs));
+            }
+            (uapi::ROOT_BACKREF_KEY, Some((info, _))) => {
+                search::back_ref(item.key, item.data, info)?;
+            }
             _ => {}
         }
         Some(())
     })?;
-    Ok(root)
+    Ok(found)
 }
 
 /// Whether a subvolume is live (true), deleted and not cleaned yet (false), or
 /// gone (`None`). Needs `CAP_SYS_ADMIN`.
 pub(crate) fn is_live_or_pending(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<bool>> {
-    Ok(search_one(fs, id)?.item.map(|item| item.refs > 0))
+    Ok(search_one(fs, id)?.map(|(_, refs)| refs > 0))
 }
 
 /// Live subvolumes whose own UUID, or whose received UUID, is this one. Needs
@@ -442,7 +476,7 @@ pub(crate) fn by_uuid(
     fs: BorrowedFd<'_>,
     uuid: Uuid,
     received: bool,
-) -> Result<Vec<(SubvolId, RootItem)>> {
+) -> Result<Vec<SubvolumeInfo>> {
     let (low, high) = uuid.as_bytes().split_at(8);
     let word = |half: &[u8]| half.try_into().map(u64::from_le_bytes).unwrap_or_default();
     let key = Key {
@@ -464,17 +498,16 @@ pub(crate) fn by_uuid(
     })?;
     let mut found = Vec::new();
     for id in ids {
-        let id = SubvolId::from_kernel(id);
         // The tree may name some that are gone.
-        if let Some(item) = search_one(fs, id)?.item
-            && item.refs > 0
-            && (if received {
-                item.received_uuid
-            } else {
-                item.uuid
-            }) == Some(uuid)
+        if let Some((info, refs)) = search_one(fs, SubvolId::from_kernel(id))?
+            && refs > 0
+            && Some(uuid)
+                == match received {
+                    true => info.received_uuid,
+                    false => info.uuid,
+                }
         {
-            found.push((id, item));
+            found.push(info);
         }
     }
     Ok(found)
@@ -521,16 +554,19 @@ pub(crate) fn path_of_id(fs: BorrowedFd<'_>, id: SubvolId) -> Result<Option<Path
     let mut names = Vec::new();
     let mut at = id;
     while at != SubvolId::TOP_LEVEL {
-        let Some(link) = search_one(fs, at)?.at else {
+        let Some((info, _)) = search_one(fs, at)? else {
             return Ok(None);
         };
-        let directory = match directory(fs, link.parent, link.dir_id, Path::new("")) {
+        let Some(parent) = info.parent else {
+            return Ok(None);
+        };
+        let directory = match directory(fs, parent, info.dir_id, b"") {
             Ok(directory) => directory,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(wrap(errno)),
         };
-        names.push(directory.join(link.name));
-        at = link.parent;
+        names.push(entry(&directory, &info.name));
+        at = parent;
         // Deeper than any path can be: a loop in a broken tree.
         if names.len() > 4096 {
             return Err(wrap(Errno::ELOOP));

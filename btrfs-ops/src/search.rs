@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime};
 
+use crate::subvolume::{Access, SubvolumeInfo};
 use crate::types::{Generation, SubvolId, Uuid};
 use crate::uapi::{ROOT_SUBVOL_RDONLY, SearchKey};
 
@@ -72,30 +73,16 @@ pub(crate) fn items(mut bytes: &[u8], count: u32) -> impl Iterator<Item = Option
     })
 }
 
-/// A reader of little-endian fields that stops at the end of the item.
-struct Fields<'a>(&'a [u8]);
+fn bytes<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
+    data.get(at..)?.first_chunk().copied()
+}
 
-impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(head)
-    }
-    fn u16(&mut self) -> Option<u16> {
-        Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
-    }
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
-    }
-    fn uuid(&mut self) -> Option<Option<Uuid>> {
-        Some(Uuid::from_bytes(self.take(16)?.try_into().ok()?))
-    }
-    fn time(&mut self) -> Option<Option<SystemTime>> {
-        Some(time(self.u64()?, self.u32()?))
-    }
+fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    bytes(data, at).map(u32::from_le_bytes)
+}
+
+fn u64_at(data: &[u8], at: usize) -> Option<u64> {
+    bytes(data, at).map(u64::from_le_bytes)
 }
 
 /// A time stamp; zero means that there is none.
@@ -106,80 +93,53 @@ pub(crate) fn time(sec: u64, nsec: u32) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(sec, nsec.min(999_999_999)))
 }
 
-/// `struct btrfs_root_item`: the state of one subvolume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RootItem {
-    pub(crate) generation: Generation,
-    pub(crate) read_only: bool,
-    /// 0 for a subvolume that is deleted and not cleaned yet.
-    pub(crate) refs: u32,
-    pub(crate) uuid: Option<Uuid>,
-    pub(crate) parent_uuid: Option<Uuid>,
-    pub(crate) received_uuid: Option<Uuid>,
-    pub(crate) transids: [u64; 4],
-    pub(crate) times: [Option<SystemTime>; 4],
-}
-
-/// Decodes a root item; `None` if it is shorter than any kernel writes it.
-pub(crate) fn root_item(data: &[u8]) -> Option<RootItem> {
-    let mut fields = Fields(data);
-    fields.take(160)?; // the inode item
-    let generation = fields.u64()?;
-    fields.take(40)?; // root_dirid, bytenr, byte_limit, bytes_used, last_snapshot
-    let flags = fields.u64()?;
-    let refs = fields.u32()?;
-    fields.take(17 + 2)?; // drop_progress, drop_level, level
-    let mut item = RootItem {
-        generation: Generation(generation),
-        read_only: flags & ROOT_SUBVOL_RDONLY != 0,
-        refs,
-        uuid: None,
-        parent_uuid: None,
-        received_uuid: None,
-        transids: [0; 4],
-        times: [None; 4],
-    };
+/// Decodes `struct btrfs_root_item`, the state of a subvolume, into `info`. The
+/// references are zero for one that is deleted and not cleaned yet. `None` if it
+/// is shorter than any kernel writes it.
+pub(crate) fn root_item(data: &[u8], info: &mut SubvolumeInfo) -> Option<u32> {
+    // Before it are the inode item and where its tree is; behind it, how far its
+    // deletion is.
+    let generation = u64_at(data, 160)?;
+    let read_only = u64_at(data, 208)? & ROOT_SUBVOL_RDONLY != 0;
+    let refs = u32_at(data, 216)?;
+    let more = data.get(239..)?;
+    info.generation = Generation(generation);
+    info.access = Access::from_read_only(read_only);
     // Kernels before 3.6 wrote the item without what follows, or wrote it back
     // without keeping it up; then the second generation is not the first.
-    let mut more = || {
-        if fields.u64()? != generation {
-            return None;
-        }
-        item.uuid = fields.uuid()?;
-        item.parent_uuid = fields.uuid()?;
-        item.received_uuid = fields.uuid()?;
-        for transid in &mut item.transids {
-            *transid = fields.u64()?;
-        }
-        for time in &mut item.times {
-            *time = fields.time()?;
-        }
-        Some(())
-    };
-    let _ = more();
-    Some(item)
+    if let Some(more) = more.first_chunk::<136>()
+        && u64_at(more, 0) == Some(generation)
+    {
+        let some = |transid: u64| (transid != 0).then_some(Generation(transid));
+        info.uuid = Uuid::from_bytes(bytes(more, 8)?);
+        info.parent_uuid = Uuid::from_bytes(bytes(more, 24)?);
+        info.received_uuid = Uuid::from_bytes(bytes(more, 40)?);
+        info.ctransid = Generation(u64_at(more, 56)?);
+        info.otransid = Generation(u64_at(more, 64)?);
+        info.stransid = some(u64_at(more, 72)?);
+        info.rtransid = some(u64_at(more, 80)?);
+        let time = |at| Some(time(u64_at(more, at)?, u32_at(more, at + 8)?));
+        info.ctime = time(88)?;
+        info.otime = time(100)?;
+        info.stime = time(112)?;
+        info.rtime = time(124)?;
+    }
+    Some(refs)
 }
 
-/// `struct btrfs_root_ref` with its name: where a subvolume hangs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BackRef {
-    pub(crate) parent: SubvolId,
-    pub(crate) dir_id: u64,
-    pub(crate) name: OsString,
-}
-
-/// Decodes the back reference found under `key`.
-pub(crate) fn back_ref(key: Key, data: &[u8]) -> Option<BackRef> {
-    let mut fields = Fields(data);
-    let dir_id = fields.u64()?;
-    fields.u64()?; // sequence
-    let length = fields.u16()?;
-    let name = OsString::from_vec(fields.take(usize::from(length))?.to_vec());
-    Some(BackRef {
-        parent: SubvolId::from_kernel(key.offset),
-        dir_id,
-        name,
-    })
+/// Decodes `struct btrfs_root_ref` and the name behind it, found as a back
+/// reference under `key`, into `info`: where a subvolume hangs. Returns the
+/// subvolume and directory there.
+pub(crate) fn back_ref(key: Key, data: &[u8], info: &mut SubvolumeInfo) -> Option<(SubvolId, u64)> {
+    let parent = SubvolId::from_kernel(key.offset);
+    let dir_id = u64_at(data, 0)?;
+    // The sequence number is between them.
+    let length = bytes(data, 16).map(u16::from_le_bytes)?;
+    let name = data.get(18..)?.get(..usize::from(length))?;
+    info.parent = Some(parent);
+    info.dir_id = dir_id;
+    info.name = OsString::from_vec(name.to_vec());
+    Some((parent, dir_id))
 }
 
 #[cfg(test)]
@@ -239,10 +199,11 @@ mod tests {
         bytes.extend(3u16.to_le_bytes());
         bytes.extend(b"a\xffb");
         let item = items(&bytes, 1).next().unwrap().unwrap();
-        let found = back_ref(item.key, item.data).unwrap();
-        assert_eq!(found.parent, SubvolId::TOP_LEVEL);
-        assert_eq!(found.dir_id, 257);
-        assert_eq!(found.name, OsString::from_vec(b"a\xffb".to_vec()));
+        let mut info = SubvolumeInfo::blank(SubvolId::from_kernel(256));
+        let place = back_ref(item.key, item.data, &mut info).unwrap();
+        assert_eq!(place, (SubvolId::TOP_LEVEL, 257));
+        assert_eq!((info.parent, info.dir_id), (Some(place.0), place.1));
+        assert_eq!(info.name, OsString::from_vec(b"a\xffb".to_vec()));
         for cut in 0..bytes.len() {
             assert!(
                 items(&bytes[..cut], 1).next().unwrap().is_none(),
@@ -251,7 +212,7 @@ mod tests {
         }
         for cut in 0..item.data.len() {
             assert!(
-                back_ref(item.key, &item.data[..cut]).is_none(),
+                back_ref(item.key, &item.data[..cut], &mut info).is_none(),
                 "accepted {cut} bytes"
             );
         }
@@ -267,21 +228,30 @@ mod tests {
         data[247..263].copy_from_slice(&[7; 16]);
         data[295..303].copy_from_slice(&41u64.to_le_bytes());
         data[339..347].copy_from_slice(&1_700_000_000u64.to_le_bytes());
-        let item = root_item(&data).unwrap();
-        assert_eq!(item.generation, Generation(42));
-        assert!(item.read_only);
-        assert_eq!(item.uuid, Uuid::from_bytes([7; 16]));
-        assert_eq!(item.received_uuid, None);
-        assert_eq!(item.transids, [41, 0, 0, 0]);
-        assert_eq!(item.times[1], time(1_700_000_000, 0));
+        let read = |data: &[u8]| {
+            let mut info = SubvolumeInfo::blank(SubvolId::TOP_LEVEL);
+            root_item(data, &mut info).map(|refs| (refs, info))
+        };
+        let (refs, info) = read(&data).unwrap();
+        assert_eq!((refs, info.generation), (1, Generation(42)));
+        assert_eq!(info.access, Access::ReadOnly);
+        assert_eq!(info.uuid, Uuid::from_bytes([7; 16]));
+        assert_eq!(info.received_uuid, None);
+        assert_eq!(
+            (info.ctransid, info.otransid),
+            (Generation(41), Generation(0))
+        );
+        assert_eq!((info.stransid, info.rtransid), (None, None));
+        assert_eq!(info.otime, time(1_700_000_000, 0));
+        assert_eq!(info.ctime, None);
         // The form before 3.6 ends behind `level`.
-        let old = root_item(&data[..239]).unwrap();
-        assert_eq!((old.generation, old.uuid), (Generation(42), None));
+        let (refs, old) = read(&data[..239]).unwrap();
+        assert_eq!((refs, old.generation, old.uuid), (1, Generation(42), None));
         // A kernel that did not know the new fields wrote the item back.
         data[239] = 41;
-        assert_eq!(root_item(&data).unwrap().uuid, None);
+        assert_eq!(read(&data).unwrap().1.uuid, None);
         for cut in 0..239 {
-            assert!(root_item(&data[..cut]).is_none(), "accepted {cut} bytes");
+            assert!(read(&data[..cut]).is_none(), "accepted {cut} bytes");
         }
     }
 }

@@ -33,6 +33,16 @@ pub enum Access {
     ReadWrite,
 }
 
+impl Access {
+    pub(crate) fn from_read_only(read_only: bool) -> Self {
+        if read_only {
+            Self::ReadOnly
+        } else {
+            Self::ReadWrite
+        }
+    }
+}
+
 /// What [`Subvolume::make_writable`] does with a received UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReceivedUuid {
@@ -86,25 +96,27 @@ pub struct SubvolumeInfo {
 }
 
 impl SubvolumeInfo {
-    /// Nothing but an id, for tests of what is decided from such lists.
-    #[cfg(test)]
+    /// Nothing but an id.
     pub(crate) fn blank(id: SubvolId) -> Self {
-        let item = search::RootItem {
+        Self {
+            id,
+            parent: None,
+            dir_id: 0,
+            name: OsString::new(),
+            access: Access::ReadWrite,
             generation: Generation(0),
-            read_only: false,
-            refs: 1,
             uuid: None,
             parent_uuid: None,
             received_uuid: None,
-            transids: [0; 4],
-            times: [None; 4],
-        };
-        let at = search::BackRef {
-            parent: SubvolId::TOP_LEVEL,
-            dir_id: 256,
-            name: OsString::from("x"),
-        };
-        Self::from_items(id, &item, at)
+            ctransid: Generation(0),
+            otransid: Generation(0),
+            stransid: None,
+            rtransid: None,
+            ctime: None,
+            otime: None,
+            stime: None,
+            rtime: None,
+        }
     }
 
     fn from_args(args: &uapi::SubvolInfoArgs) -> Self {
@@ -115,7 +127,7 @@ impl SubvolumeInfo {
             parent: (args.parent_id != 0).then_some(SubvolId::from_kernel(args.parent_id)),
             dir_id: args.dirid,
             name: OsString::from_vec(uapi::until_nul(&args.name).to_vec()),
-            access: access(args.flags & uapi::ROOT_SUBVOL_RDONLY != 0),
+            access: Access::from_read_only(args.flags & uapi::ROOT_SUBVOL_RDONLY != 0),
             generation: Generation(args.generation),
             uuid: Uuid::from_bytes(args.uuid),
             parent_uuid: Uuid::from_bytes(args.parent_uuid),
@@ -130,43 +142,10 @@ impl SubvolumeInfo {
             rtime: time(args.rtime),
         }
     }
-
-    pub(crate) fn from_items(id: SubvolId, root: &search::RootItem, at: search::BackRef) -> Self {
-        let some = |transid: u64| (transid != 0).then_some(Generation(transid));
-        let [ctransid, otransid, stransid, rtransid] = root.transids;
-        let [ctime, otime, stime, rtime] = root.times;
-        Self {
-            id,
-            parent: Some(at.parent),
-            dir_id: at.dir_id,
-            name: at.name,
-            access: access(root.read_only),
-            generation: root.generation,
-            uuid: root.uuid,
-            parent_uuid: root.parent_uuid,
-            received_uuid: root.received_uuid,
-            ctransid: Generation(ctransid),
-            otransid: Generation(otransid),
-            stransid: some(stransid),
-            rtransid: some(rtransid),
-            ctime,
-            otime,
-            stime,
-            rtime,
-        }
-    }
 }
 
 fn raw(qgroups: &[QgroupId]) -> Vec<u64> {
     qgroups.iter().map(|qgroup| qgroup.raw()).collect()
-}
-
-fn access(read_only: bool) -> Access {
-    if read_only {
-        Access::ReadOnly
-    } else {
-        Access::ReadWrite
-    }
 }
 
 /// A subvolume, held by a descriptor of its root directory.
@@ -419,7 +398,9 @@ impl Subvolume {
     /// None is known for a descriptor of a subvolume.
     #[doc(alias = "BTRFS_IOC_SUBVOL_GETFLAGS")]
     pub fn access(&self) -> Result<Access> {
-        Ok(access(self.flags()? & uapi::SUBVOL_RDONLY != 0))
+        Ok(Access::from_read_only(
+            self.flags()? & uapi::SUBVOL_RDONLY != 0,
+        ))
     }
 
     /// Makes the subvolume read-only. Commits a transaction if that changes

@@ -508,13 +508,13 @@ pub(crate) fn containing_tree(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
 /// `BTRFS_IOC_INO_LOOKUP`: path of a directory inside a tree; ends in `/`
 /// unless it is empty.
 pub(crate) fn ino_lookup(fs: BorrowedFd<'_>, treeid: u64, dirid: u64) -> Result<Vec<u8>, Errno> {
-    let mut args = Box::new(InoLookupArgs {
+    let mut args = InoLookupArgs {
         treeid,
         objectid: dirid,
         name: [0; 4080],
-    });
+    };
     // SAFETY: the request reads and writes one `InoLookupArgs`.
-    unsafe { call(fs, INO_LOOKUP, &raw mut *args) }?;
+    unsafe { call(fs, INO_LOOKUP, &raw mut args) }?;
     Ok(until_nul(&args.name).to_vec())
 }
 
@@ -541,21 +541,21 @@ pub(crate) fn ino_lookup_user(
 
 /// `BTRFS_IOC_TREE_SEARCH_V2`: items of `key`'s range, as many as fit, raw.
 ///
-/// On return `key.nr_items` is the number of items and `buffer` holds them.
-/// The buffer grows when the first item alone does not fit.
+/// On return `key.nr_items` is the number of items and `buffer` holds them. It
+/// has at least `room` bytes, more when the first item alone does not fit.
 pub(crate) fn tree_search(
     fs: BorrowedFd<'_>,
     key: &mut SearchKey,
     buffer: &mut Vec<u64>,
+    room: usize,
 ) -> Result<(), Errno> {
     const HEAD: usize = size_of::<SearchArgsV2>() / size_of::<u64>();
-    if buffer.len() <= HEAD {
-        buffer.resize(HEAD + (64 << 10) / size_of::<u64>(), 0);
-    }
+    let words = HEAD + room.div_ceil(size_of::<u64>());
+    buffer.resize(words.max(buffer.len()), 0);
     loop {
         let room = ((buffer.len() - HEAD) * size_of::<u64>()) as u64;
         let head = buffer.as_mut_ptr().cast::<SearchArgsV2>();
-        // SAFETY: `buffer` is longer than HEAD words (above) and, being made
+        // SAFETY: `buffer` has HEAD words at least (above) and, being made
         // of u64, aligned for `SearchArgsV2`, which is all integers.
         unsafe {
             head.write(SearchArgsV2 {

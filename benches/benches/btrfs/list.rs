@@ -6,7 +6,7 @@ use std::path::Path;
 
 use btrfs_ops::{DeleteOptions, Scope, Subvolume, SubvolumeTree, delete_nested, list, sync};
 
-use crate::{Result, Scale, Took, aim, alternate, quiet, raw};
+use crate::{Result, Scale, Took, aim, alternate, alternate_cold, quiet, raw};
 
 pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
     let home = dir.join("bench-list");
@@ -24,7 +24,7 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
     println!("list of {count} subvolumes in {} directories", count / 100);
     // All of the file system: only that is the same question to all.
     let expected = raw::list(top.as_fd())?.len();
-    let [ours, tree, floor, searches, progs, start] = alternate(
+    let [ours, tree, floor, searches, progs, start] = alternate_cold(
         // Each is short.
         scale.samples * 3,
         [

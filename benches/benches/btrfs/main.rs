@@ -13,6 +13,8 @@
 //! with 4 GiB of room, as root, with btrfs-progs installed:
 //!
 //! `BTRFS_BENCH_DIR=/mnt/btrfs cargo bench -p benches --bench btrfs`
+//!
+//! Behind ` -- `, `list`, `calls` or `streams` runs that part alone.
 
 mod calls;
 mod list;
@@ -62,18 +64,20 @@ const HERE: Scale = Scale {
 };
 
 fn main() -> Result<()> {
-    let arguments: Vec<_> = std::env::args().collect();
-    if let [_, word, scale] = &arguments[..]
+    let mut arguments: Vec<_> = std::env::args().collect();
+    if let [_, word, scale, parts @ ..] = &arguments[..]
         && word == "--in-node"
     {
         let scale = if scale == "once" { ONCE } else { IN_NODE };
-        return all(Path::new("/mnt"), scale);
+        return all(Path::new("/mnt"), scale, parts);
     }
     // `cargo bench -- --test` and `cargo test --benches`: does it run at all?
     let once = !arguments.iter().any(|argument| argument == "--bench")
         || arguments.iter().any(|argument| argument == "--test");
+    let mut parts = arguments.split_off(1);
+    parts.retain(|argument| !argument.starts_with("--"));
     if let Some(dir) = std::env::var_os("BTRFS_BENCH_DIR") {
-        return all(Path::new(&dir), if once { ONCE } else { HERE });
+        return all(Path::new(&dir), if once { ONCE } else { HERE }, &parts);
     }
     let lab = Lab::builder()
         .name("bench-btrfs")
@@ -89,15 +93,26 @@ fn main() -> Result<()> {
     let scale = if once { "once" } else { "all" };
     let command = uml_lab::Command::new(std::env::current_exe()?)
         .args(["--in-node", scale])
+        .args(parts)
         .deadline(Duration::from_secs(1800));
     print!("{}", node.run_ok(command)?.stdout_text());
     Ok(())
 }
 
-fn all(dir: &Path, scale: Scale) -> Result<()> {
-    list::run(dir, scale)?;
-    calls::run(dir, scale)?;
-    streams::run(dir, scale)
+type Part = fn(&Path, Scale) -> Result<()>;
+
+fn all(dir: &Path, scale: Scale, parts: &[String]) -> Result<()> {
+    let all: [(&str, Part); 3] = [
+        ("list", list::run),
+        ("calls", calls::run),
+        ("streams", streams::run),
+    ];
+    for (part, run) in all {
+        if parts.is_empty() || parts.iter().any(|wanted| wanted == part) {
+            run(dir, scale)?;
+        }
+    }
+    Ok(())
 }
 
 /// Something to be timed.
@@ -125,10 +140,27 @@ impl Took {
 }
 
 /// Runs them in turn and says what they took.
-fn alternate<const N: usize>(samples: usize, mut runs: [Run<'_>; N]) -> Result<[Took; N]> {
+fn alternate<const N: usize>(samples: usize, runs: [Run<'_>; N]) -> Result<[Took; N]> {
+    alternate_after(&mut || (), samples, runs)
+}
+
+/// The same, where each finds the processor's caches full of something else: not
+/// of what the one before it left there, which serves some of them and not others.
+fn alternate_cold<const N: usize>(samples: usize, runs: [Run<'_>; N]) -> Result<[Took; N]> {
+    let mut other = vec![0u64; (64 << 20) / size_of::<u64>()];
+    let mut fill = || other.iter_mut().step_by(8).for_each(|word| *word += 1);
+    alternate_after(&mut fill, samples, runs)
+}
+
+fn alternate_after<const N: usize>(
+    first: &mut dyn FnMut(),
+    samples: usize,
+    mut runs: [Run<'_>; N],
+) -> Result<[Took; N]> {
     let mut times: [[Vec<f64>; 2]; N] = std::array::from_fn(|_| [Vec::new(), Vec::new()]);
     for _ in 0..samples {
         for ((_, run), [wall, used]) in runs.iter_mut().zip(&mut times) {
+            first();
             let (begun, before) = (Instant::now(), processor()?);
             run()?;
             used.push((processor()? - before) * 1e3);

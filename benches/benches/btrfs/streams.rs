@@ -5,8 +5,8 @@ use std::path::Path;
 
 use btrfs_ops::stream::{Commands, Reader, verify};
 use btrfs_ops::{
-    Access, DeleteOptions, ReceiveOptions, SendOptions, Subvolume, delete, delete_nested, receive,
-    sync,
+    Access, DeleteOptions, Progress, ReceiveOptions, SendOptions, Subvolume, delete, delete_nested,
+    receive, sync,
 };
 
 use crate::{Result, Scale, Took, aim, alternate, processor, quiet};
@@ -45,8 +45,10 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
 
     // In memory. The kernel itself cannot write into /dev/null.
     let (mine, other) = ("/dev/shm/bench-stream", "/dev/shm/bench-stream-progs");
-    let [file, theirs_file, ours, theirs] = alternate(
-        scale.samples,
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    let [file, theirs_file, read, ours, theirs] = alternate(
+        // Two threads each, which scatter where others want the processors.
+        scale.samples * 2,
         [
             ("send_to a file", &mut || {
                 Ok(snapshot.send_to(&File::create(mine)?, &SendOptions::new())?)
@@ -54,9 +56,15 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
             ("btrfs send -f a file", &mut || {
                 quiet("btrfs", &[&"send", &"-f", &other, &path])
             }),
-            ("send, counted, to nowhere", &mut || {
+            ("send, read by this process", &mut || {
                 let stream = snapshot.send(&SendOptions::new())?;
                 stream.copy_to(&mut std::io::sink())?;
+                Ok(())
+            }),
+            ("send_to /dev/null, counted", &mut || {
+                let progress = Progress::new();
+                snapshot.send_to(&nowhere, &SendOptions::new().progress(&progress))?;
+                assert_eq!(progress.bytes(), bytes.len() as u64);
                 Ok(())
             }),
             ("btrfs send to /dev/null", &mut || {
@@ -75,6 +83,11 @@ pub(crate) fn run(dir: &Path, scale: Scale) -> Result<()> {
         "btrfs send to nowhere, times ours",
         theirs.wall / ours.wall,
         "at least 1",
+    );
+    aim(
+        "the same, read by this process, times ours",
+        theirs.wall / read.wall,
+        "",
     );
 
     fs::create_dir(home.join("ours"))?;

@@ -633,26 +633,24 @@ fn find_unchanged(
     uuid: Uuid,
     transid: Option<Generation>,
 ) -> Result<Option<(SubvolId, bool)>> {
-    let read_only = |found: Vec<(SubvolId, crate::search::RootItem)>| {
-        found.into_iter().filter(|(_, item)| item.read_only)
+    let read_only = |found: Vec<SubvolumeInfo>| {
+        let found = found.into_iter();
+        found.filter(|info| info.access == Access::ReadOnly)
     };
     let received: Vec<_> = read_only(by_uuid(fs, uuid, true)?).collect();
-    // `ctransid`, `otransid`, `stransid`, `rtransid`.
     let exact = received
         .iter()
-        .find(|(_, item)| transid.is_none_or(|transid| item.transids[2] == transid.0));
-    if let Some((id, _)) = exact {
-        return Ok(Some((*id, true)));
+        .find(|info| transid.is_none_or(|transid| info.stransid == Some(transid)));
+    if let Some(info) = exact {
+        return Ok(Some((info.id, true)));
     }
-    if let Some((id, _)) = received.first() {
-        return Ok(Some((*id, false)));
+    if let Some(info) = received.first() {
+        return Ok(Some((info.id, false)));
     }
     let own = read_only(by_uuid(fs, uuid, false)?).next();
-    Ok(own.map(|(id, item)| {
-        (
-            id,
-            transid.is_none_or(|transid| item.transids[0] == transid.0),
-        )
+    Ok(own.map(|info| {
+        let exact = transid.is_none_or(|transid| info.ctransid == transid);
+        (info.id, exact)
     }))
 }
 
@@ -665,7 +663,7 @@ fn find_parent(
     let missing = |text: String| Error::message(ErrorKind::MissingParent, OP, shown(), text);
     let uuid = uuid.ok_or_else(|| missing("the stream's parent has no uuid".to_owned()))?;
     let Some((id, exact)) = find_unchanged(into, uuid, Some(transid))? else {
-        let writable = by_uuid(into, uuid, true)?.first().map(|(id, _)| *id);
+        let writable = by_uuid(into, uuid, true)?.first().map(|info| info.id);
         return Err(missing(match writable {
             Some(id) => format!(
                 "the parent {uuid} is subvolume {id}, which was made writable and may have changed"
