@@ -62,9 +62,9 @@ impl<R> Sender<R> {
         let mut slot = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*slot, Told::NotYet) {
             *slot = told;
+            drop(slot);
+            self.0.arrived.notify_one();
         }
-        drop(slot);
-        self.0.arrived.notify_one();
     }
 }
 

@@ -60,8 +60,8 @@ pub struct Comparison {
     pub by_hand: Handovers,
     /// The first's downtime in terms of the second's, median by median.
     pub ratio: f64,
-    /// The same without the time that the service itself took to stop.
-    pub ratio_without_stop: f64,
+    /// The same without the time that the container took to stop and to start.
+    pub ratio_of_the_rest: f64,
 }
 
 /// What handovers took, in milliseconds.
@@ -71,22 +71,39 @@ pub struct Handovers {
     pub downtimes: Vec<u64>,
     /// Their median.
     pub median: u64,
-    /// The median of what the service itself took to stop.
+    /// The median of what the container took to stop.
     pub stop: u64,
+    /// The median of what it took to start.
+    pub start: u64,
 }
 
 impl Handovers {
-    /// `stops`: what this step is called in the timeline.
-    fn new(downtimes: &[Downtime], cause: Cause, steps: &[Step], stops: &str) -> Option<Self> {
+    /// `stop` and `start`: what these steps are called in the timeline.
+    fn new(
+        downtimes: &[Downtime],
+        cause: Cause,
+        steps: &[Step],
+        [stop, start]: [&str; 2],
+    ) -> Option<Self> {
         let of_cause = downtimes.iter().filter(|downtime| downtime.cause == cause);
         let mut all: Vec<u64> = of_cause.map(|downtime| downtime.ms).collect();
-        let stopped = steps.iter().filter(|step| step.what.starts_with(stops));
-        let mut stop: Vec<u64> = stopped.map(|step| step.ms).collect();
+        let took = |name: &str| {
+            let steps = steps
+                .iter()
+                .filter(|step| step.what.trim().starts_with(name));
+            median(&mut steps.map(|step| step.ms).collect::<Vec<_>>())
+        };
         Some(Self {
             median: median(&mut all)?,
-            stop: median(&mut stop)?,
+            stop: took(stop)?,
+            start: took(start)?,
             downtimes: all,
         })
+    }
+
+    /// What is neither stop nor start of the container.
+    fn rest(&self) -> u64 {
+        self.median.saturating_sub(self.stop + self.start).max(1)
     }
 }
 
@@ -97,13 +114,12 @@ fn median(all: &mut [u64]) -> Option<u64> {
 
 impl Comparison {
     fn new(downtimes: &[Downtime], steps: &[Step]) -> Option<Self> {
-        let handovers = |cause, stops| Handovers::new(downtimes, cause, steps, stops);
-        let by_hand = handovers(Cause::ByHand, "  lxc-stop")?;
-        let failover = handovers(Cause::Planned, "  stop container")?;
-        let rest = |way: &Handovers| way.median.saturating_sub(way.stop).max(1) as f64;
+        let handovers = |cause, names| Handovers::new(downtimes, cause, steps, names);
+        let by_hand = handovers(Cause::ByHand, ["lxc-stop", "lxc-start"])?;
+        let failover = handovers(Cause::Planned, ["stop container", "start container"])?;
         Some(Self {
             ratio: failover.median as f64 / by_hand.median.max(1) as f64,
-            ratio_without_stop: rest(&failover) / rest(&by_hand),
+            ratio_of_the_rest: failover.rest() as f64 / by_hand.rest() as f64,
             failover,
             by_hand,
         })
@@ -114,7 +130,7 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n  planned handover, median    downtime  of it the stop  (least to most)"
+            "\n  planned handover, medians   downtime   stop  start   rest  (least to most)"
         )?;
         for (way, took) in [
             ("failover", &self.failover),
@@ -125,16 +141,18 @@ impl fmt::Display for Comparison {
             };
             writeln!(
                 f,
-                "  {way:<24} {:>8} ms {:>12} ms  ({least} to {most} ms, {} times)",
+                "  {way:<25} {:>8} {:>6} {:>6} {:>6}  ({least} to {most}, {} times)",
                 took.median,
                 took.stop,
+                took.start,
+                took.rest(),
                 took.downtimes.len()
             )?;
         }
         writeln!(
             f,
-            "  failover takes {:.2} of the other's downtime, {:.2} of what follows the stop",
-            self.ratio, self.ratio_without_stop
+            "  in ms; failover takes {:.2} of the other's downtime, {:.2} of what is not stop and start",
+            self.ratio, self.ratio_of_the_rest
         )
     }
 }
@@ -266,6 +284,7 @@ impl fmt::Display for Ending {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn step(at_ms: u64, ms: u64, place: &str, what: &str) -> Step {
@@ -295,6 +314,43 @@ mod tests {
             .filter_map(|line| line.split(" y=\"").nth(1)?.split('"').next())
             .collect();
         assert_eq!(rows.len(), 3, "{svg}");
+    }
+
+    #[test]
+    fn ways_to_hand_over_are_compared_by_their_medians() {
+        let downtimes = [
+            (Cause::Planned, 700),
+            (Cause::Planned, 600),
+            (Cause::ByHand, 1500),
+            (Cause::ByHand, 1000),
+            (Cause::NodeLoss, 9000),
+            (Cause::Planned, 5000),
+            (Cause::ByHand, 1400),
+        ]
+        .map(|(cause, ms)| Downtime {
+            cause,
+            service: "app",
+            ms,
+        });
+        let steps = [
+            step(0, 900, "node1", "failover release r0"),
+            step(0, 200, "node1", "  stop container app"),
+            step(200, 100, "node2", "  start container app"),
+            step(900, 400, "node1", "  lxc-stop --name=app"),
+            step(1300, 200, "node2", "  lxc-start --name=app"),
+        ];
+        let found = Comparison::new(&downtimes, &steps).unwrap();
+        assert_eq!(found.failover.downtimes, [600, 700, 5000]);
+        assert_eq!((found.failover.median, found.by_hand.median), (700, 1400));
+        assert_eq!(found.ratio, 0.5);
+        assert_eq!((found.failover.rest(), found.by_hand.rest()), (400, 800));
+        assert_eq!(found.ratio_of_the_rest, 0.5);
+        assert!(
+            found.to_string().contains("0.50 of the other's downtime"),
+            "{found}"
+        );
+        // Nothing to compare with.
+        assert!(Comparison::new(&downtimes[..2], &steps).is_none());
     }
 
     #[test]
