@@ -148,6 +148,14 @@ fn one_after_the_other() {
         .write_file(config, good, 0o644)
         .unwrap();
 
+    // Who passes through the store, as another `failover` that looks at it, holds up nobody.
+    let look = "exec 3</srv/store1/containers/app/config; sleep 1.5";
+    let look = uml_lab::Command::new("/bin/busybox").args(["sh", "-c", look]);
+    let passing = cluster.node("node1").spawn(look).unwrap();
+    let plan = cluster.failover("node1", &["plan", "release", "r0"]);
+    assert_eq!(plan.status, Some(0), "{plan:#?}");
+    passing.wait(common::DEADLINE).unwrap();
+
     // The same command twice at once: one does it, the other says who does.
     let mut target = cluster.spawn("node2", &["handover", "r0"]);
     target.until("await-peer-secondary");

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drbd_md::Target;
-use nix::unistd::geteuid;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, geteuid, sysconf};
 use node_ops::holders::{self, Holder};
 
 use super::{Node, drbd};
@@ -21,6 +22,10 @@ use crate::planner::UUID_JUST_CREATED;
 
 /// A dump of the kernel's state answers within this, or something is badly wrong.
 const SNAPSHOT: Duration = Duration::from_secs(10);
+/// A process that began so short a time ago may be passing.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Who is there longer is not passing.
+const PASSING: Duration = Duration::from_secs(2);
 
 impl Node {
     pub(super) fn gather(&self) -> Result<Facts> {
@@ -254,11 +259,27 @@ impl Node {
         missing
     }
 
-    /// Who holds the mount and is not a container of the placement.
+    /// Who holds the mount and is not a container of the placement. Who has only just begun may be passing,
+    /// as another `failover` that looks at the store: such a one has to be there for a while.
     fn foreign_holders(&self, facts: &Facts) -> Vec<String> {
         if facts.mount.store.is_none() {
             return Vec::new();
         }
+        let passing = |holder: &Holder| match holder {
+            Holder::Process(process) => age(process.pid).is_some_and(|age| age < YOUNG),
+            _ => false,
+        };
+        let begun = Instant::now();
+        loop {
+            let found = self.foreign_holders_now(facts);
+            if !found.iter().any(passing) || begun.elapsed() > PASSING {
+                return found.iter().map(ToString::to_string).collect();
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn foreign_holders_now(&self, facts: &Facts) -> Vec<Holder> {
         let Ok(holders) = holders::of_mount(&self.resource.mount) else {
             return Vec::new();
         };
@@ -283,7 +304,7 @@ impl Node {
                 || namespace(pid, "mnt").is_some_and(|ns| mounts.contains(&ns))
         };
         holders
-            .iter()
+            .into_iter()
             .filter(|holder| match holder {
                 Holder::Process(process) => {
                     let monitor = process.lxc_monitor.as_ref().is_some_and(|m| {
@@ -299,7 +320,6 @@ impl Node {
                 Holder::Mount(mount) => mount.own_namespace || !ours(mount.pid),
                 _ => true,
             })
-            .map(ToString::to_string)
             .collect()
     }
 }
@@ -410,6 +430,19 @@ fn backing_disk(target: &Target, noted: Option<u64>, minor: Option<u32>) -> Back
     }
 }
 
+/// How long ago a process began.
+fn age(pid: u32) -> Option<Duration> {
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may have any character; what follows it begins with field 3.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let begun: u64 = fields.split(' ').nth(22 - 3)?.parse().ok()?;
+    let begun =
+        Duration::from_secs(begun) / u32::try_from(ticks).ok().filter(|ticks| *ticks > 0)?;
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    Some(Duration::from(now).saturating_sub(begun))
+}
+
 /// The identity of a process's namespace.
 fn namespace(pid: u32, kind: &str) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
@@ -433,6 +466,20 @@ fn parent(pid: u32) -> Option<u32> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #[test]
+    fn how_old_a_process_is() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let young = super::age(child.id()).unwrap();
+        let init = super::age(1).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(young < init && young < super::YOUNG * 30, "{young:?}");
+        assert_eq!(super::age(child.id()), None);
+    }
+
     #[test]
     fn what_has_ended() {
         assert!(!super::has_ended(std::process::id()));
