@@ -468,20 +468,19 @@ impl Node {
     /// Waits for the peer whose changes are given up. As long as it has not begun to, it may meet this node
     /// with all it has written: DRBD finds the split brain again, and both ends are given up.
     fn await_victim(&self, deadline: Duration) -> Performed {
-        let until = Instant::now() + deadline;
-        let left = || until.saturating_duration_since(Instant::now());
+        let limit = Retry::within(deadline);
         loop {
             if self.observed()?.given_up() {
-                self.connect(left())?;
+                self.connect(limit.left())?;
             }
-            let known = self.watch(left(), |drbd| {
+            let known = self.watch(limit.left(), |drbd| {
                 let drbd = drbd?;
                 (drbd.settled() || drbd.given_up()).then_some(drbd.settled())
             })?;
             if known != Some(false) {
-                return self.settle(left());
+                return self.settle(limit.left());
             }
-            std::thread::sleep(RECONNECT.min(left()));
+            std::thread::sleep(RECONNECT.min(limit.left()));
         }
     }
 
